@@ -1,0 +1,263 @@
+"""The schema of every config: frozen dataclasses with the paper's values as defaults.
+
+A file under `configs/` returns an `ml_collections.ConfigDict`, so that `--config.a.b=v` works on the command line;
+`parse` turns it into the frozen form once, at the edge, and names the nearest field when one is misspelt.
+"""
+
+import dataclasses
+import types
+import typing
+from typing import Any
+
+import ml_collections
+
+from mqc_jax.errors import UserError, nearest
+
+CALIBRATIONS = ("none", "tmcc")
+MEMORIES = ("sam2", "dami")
+
+
+@dataclasses.dataclass(frozen=True)
+class HieraConfig:
+    """Hiera trunk (Ryali et al. 2023); the defaults are Hiera-L as SAM2 uses it."""
+
+    embed_dim: int = 144
+    num_heads: int = 2
+    stages: tuple[int, ...] = (2, 6, 36, 4)
+    global_att_blocks: tuple[int, ...] = (23, 33, 43)
+    window_pos_embed_bkg_spatial_size: tuple[int, int] = (7, 7)
+    window_spec: tuple[int, ...] = (8, 4, 16, 8)
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """A BERT-family text encoder; the defaults are BERT-base (uncased)."""
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    layer_norm_eps: float = 1e-12
+    max_tokens: int = 40  # of one sentence, [CLS] and [SEP] included
+    vocab: str = "small"  # "small": the vocabulary that ships with the package; else a folder with a tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class BridgeConfig:
+    """CroBIM's text bridge: context prompts (CAPM), language-guided aggregation (LGFA), mutual interaction (MID)."""
+
+    num_prompts: int = 8  # CAPM's learnable tokens in front of the words
+    num_layers: int = 3  # MID's cascaded layers
+    num_heads: int = 8
+    ffn_dim: int = 1024
+    stride: int = 8  # of the fused map V, in input pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """SAM2 + BERT + bridge. The defaults are SAM 2.1 Hiera-L at the paper's 480x480."""
+
+    calibration: str = "none"  # "none" | "tmcc"
+    memory: str = "sam2"  # "sam2" | "dami"
+    text_every_frame: bool = False
+    image_size: int = 480  # pixels, a multiple of 32; frames are resized to a square of this side
+    hiera: HieraConfig = HieraConfig()
+    bert: BertConfig = BertConfig()
+    bridge: BridgeConfig = BridgeConfig()
+    d_model: int = 256
+    mem_dim: int = 64
+    fpn_top_down_levels: tuple[int, ...] = (2, 3)
+    memory_attention_layers: int = 4
+    memory_attention_ffn: int = 2048
+    decoder_depth: int = 2
+    decoder_heads: int = 8
+    decoder_mlp: int = 2048
+    iou_head_depth: int = 3
+    iou_head_hidden: int = 256
+    mask_in_chans: int = 16
+    fuser_layers: int = 2
+    num_maskmem: int = 7  # N_max: the first frame and the 6 frames before this one
+    max_obj_ptrs: int = 16  # the first frame's pointer and the 15 frames' before this one
+    sigmoid_scale_for_mem_enc: float = 20.0
+    sigmoid_bias_for_mem_enc: float = -10.0
+    no_obj_embed_spatial: bool = True  # SAM 2.1; SAM 2.0 lacks it
+    obj_ptr_tpos: bool = True  # SAM 2.1: sine time encoding of the pointers, projected; SAM 2.0: none
+    remat: bool = False  # recompute each trunk block and each frame in the backward pass
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What a training step reads."""
+
+    dataset: str = "rs_rvos_synth"  # a TFDS name or a folder layout
+    data_dir: str = ""
+    train_split: str = "train"
+    eval_split: str = "test"
+    clip_length: int = 8  # frames
+    max_stride: int = 3  # frames between two frames of a clip, drawn from 1..max_stride
+    start: str = "first"  # "first": frame 0 of the sequence, which the sentence describes | "anywhere"
+    num_threads: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with polynomial decay and no warm-up (LAVT's recipe, which the paper's numbers match)."""
+
+    learning_rate: float = 5e-5
+    end_learning_rate: float = 0.0
+    power: float = 0.9
+    warmup_steps: int = 0
+    weight_decay: float = 0.01
+    b1: float = 0.9
+    b2: float = 0.999
+    clip_norm: float = 1.0  # of the global gradient; 0: off
+    freeze: tuple[str, ...] = ()  # regular expressions over parameter paths "a.b.c"
+    multipliers: tuple[tuple[str, float], ...] = ()  # (regular expression, learning-rate factor); the first match counts
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """SAM2's terms and weights, plus the same mask terms on the bridge's coarse mask."""
+
+    focal: float = 20.0
+    dice: float = 1.0
+    iou: float = 1.0
+    objectness: float = 1.0
+    coarse: float = 1.0  # weight of (focal + dice) on the coarse mask
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+    teacher_forcing: float = 0.5  # probability, at step 0, that memory starts from frame 0's true mask
+    teacher_forcing_steps: int = 0  # steps over which that probability falls linearly to 0; 0: the whole run
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One run. The top level holds what the command line changes most."""
+
+    steps: int = 1000
+    batch_size: int = 32
+    seed: int = 0
+    dtype: str = "float32"  # of the computation; parameters stay float32
+    log_every: int = 10
+    checkpoint_every: int = 200
+    keep_checkpoints: int = 2
+    eval_every: int = 0  # 0: never during training
+    eval_sequences: int = 8
+    picture_every: int = 500
+    init_from: str = ""  # a checkpoint folder whose parameters start this run
+    dry_run: bool = False
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    optim: OptimConfig = OptimConfig()
+    loss: LossConfig = LossConfig()
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The nested dict of a config dataclass: JSON-ready but for tuples, which become lists when written."""
+    return dataclasses.asdict(config)
+
+
+def to_config_dict(config: Config) -> ml_collections.ConfigDict:
+    """The form that `configs/*.py` return and the command line overrides."""
+    return ml_collections.ConfigDict(to_dict(config))
+
+
+def parse(values: Any, schema: type = Config, path: str = "config") -> Any:
+    """Builds `schema` from a (nested) mapping and checks it.
+
+    Args:
+      values: `ConfigDict` or dict; fields left out keep their default.
+
+    Raises:
+      UserError: an unknown field (with the nearest name), a value of the wrong type, or one outside its range.
+    """
+    if isinstance(values, ml_collections.ConfigDict):
+        values = values.to_dict()
+    if not isinstance(values, dict):
+        raise UserError(f"{path}={values!r} must be a group of fields, not {type(values).__name__}")
+    fields = {field.name: field for field in dataclasses.fields(schema)}
+    hints = typing.get_type_hints(schema)
+    built = {}
+    for name, value in values.items():
+        if name not in fields:
+            raise UserError(f"unknown config field {path}.{name}{nearest(name, fields)}")
+        kind = hints[name]
+        where = f"{path}.{name}"
+        built[name] = parse(value, kind, where) if dataclasses.is_dataclass(kind) else _cast(value, kind, where)
+    config = schema(**built)
+    if schema is Config:
+        check(config)
+    elif schema is ModelConfig:
+        check_model(config)
+    return config
+
+
+def _cast(value: Any, kind: Any, where: str) -> Any:
+    origin = typing.get_origin(kind)
+    if origin in (tuple, types.GenericAlias) or kind is tuple:
+        if isinstance(value, str) or not isinstance(value, (list, tuple)):
+            raise UserError(f"{where}={value!r} must be a list")
+        arguments = typing.get_args(kind)
+        inner = arguments[0] if len(arguments) == 2 and arguments[1] is Ellipsis else None
+        if inner is None and arguments and len(arguments) != len(value):
+            raise UserError(f"{where}={value!r} must have {len(arguments)} entries, not {len(value)}")
+        kinds = [inner] * len(value) if inner is not None else arguments
+        return tuple(_cast(v, k, f"{where}[{i}]") for i, (v, k) in enumerate(zip(value, kinds, strict=True)))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, bool):
+        raise UserError(f"{where}={value!r} must be a whole number")
+    if not isinstance(value, kind):
+        raise UserError(f"{where}={value!r} must be of type {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+def _among(value: str, known: tuple[str, ...], where: str) -> None:
+    if value not in known:
+        raise UserError(f"{where}={value!r} must be one of {', '.join(known)}{nearest(value, known)}")
+
+
+def check_model(model: ModelConfig) -> None:
+    """Raises `UserError` for a model that cannot be built."""
+    size = model.image_size
+    if size < 64 or size % 32:
+        low = max(64, size // 32 * 32)
+        raise UserError(f"model.image_size={size} must be a multiple of 32, at least 64; nearest: {low} or {low + 32}")
+    _among(model.calibration, CALIBRATIONS, "model.calibration")
+    _among(model.memory, MEMORIES, "model.memory")
+    if model.calibration != "none":
+        raise UserError(f"model.calibration={model.calibration!r} is not available yet; use 'none'")
+    if model.memory != "sam2":
+        raise UserError(f"model.memory={model.memory!r} is not available yet; use 'sam2'")
+    if model.d_model % 8 or model.d_model % model.mem_dim:
+        raise UserError(
+            f"model.d_model={model.d_model} must be a multiple of 8 and of model.mem_dim={model.mem_dim}; try d_model=256, mem_dim=64"
+        )
+    if model.bridge.stride not in (4, 8, 16):
+        raise UserError(f"model.bridge.stride={model.bridge.stride} must be 4, 8 or 16")
+    if len(model.hiera.stages) != 4 or len(model.hiera.window_spec) != 4:
+        raise UserError(f"model.hiera.stages={model.hiera.stages} and window_spec={model.hiera.window_spec} must have 4 entries each")
+    if model.bert.hidden_size % model.bert.num_attention_heads:
+        raise UserError(
+            f"model.bert.hidden_size={model.bert.hidden_size} must be a multiple of num_attention_heads={model.bert.num_attention_heads}"
+        )
+    if model.num_maskmem < 2 or model.max_obj_ptrs < 2:
+        raise UserError(f"model.num_maskmem={model.num_maskmem} and max_obj_ptrs={model.max_obj_ptrs} must be at least 2")
+
+
+def check(config: Config) -> None:
+    """Raises `UserError` for a run that cannot start."""
+    for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep_checkpoints"):
+        if getattr(config, name) < 1:
+            raise UserError(f"config.{name}={getattr(config, name)} must be at least 1")
+    _among(config.dtype, ("float32", "bfloat16"), "config.dtype")
+    _among(config.data.start, ("first", "anywhere"), "config.data.start")
+    if config.data.clip_length < 1 or config.data.max_stride < 1:
+        raise UserError(
+            f"config.data.clip_length={config.data.clip_length} and max_stride={config.data.max_stride} must be at least 1"
+        )
+    if not 0.0 <= config.loss.teacher_forcing <= 1.0:
+        raise UserError(f"config.loss.teacher_forcing={config.loss.teacher_forcing} must lie in [0, 1]")
