@@ -40,6 +40,23 @@ def test_gelu_is_the_exact_one():
     assert difference(jax.nn.gelu(jnp.asarray(x), approximate=True), reference) > 5e-5
 
 
+def test_attention_and_its_gradients():
+    query, key, value = 6 * normal(2, 3, 7, 8), normal(2, 3, 11, 8), normal(2, 3, 11, 5)
+    cotangent = normal(2, 3, 7, 5)
+    output, pullback = jax.vjp(jax.jit(torch_ops.attention), query, key, value)
+    inputs = [torch.from_numpy(x).requires_grad_() for x in (query, key, value)]
+    reference = F.scaled_dot_product_attention(*inputs)
+    reference.backward(torch.from_numpy(cotangent))
+    assert difference(output, reference.detach()) < 1e-5
+    for gradient, tensor in zip(pullback(jnp.asarray(cotangent)), inputs, strict=True):
+        assert difference(gradient, tensor.grad) < 1e-5
+
+
+def test_attention_does_not_overflow():
+    query = jnp.full((1, 2, 4), 200.0)
+    assert np.array_equal(torch_ops.attention(query, query, jnp.ones((1, 2, 3))), np.ones((1, 2, 3)))
+
+
 @pytest.mark.parametrize("epsilon", [torch_ops.TRUNK_EPSILON, torch_ops.HEAD_EPSILON])
 def test_layer_norm_epsilon_and_variance(epsilon):
     small = 3e-3 * normal(6, 32)  # a variance of 1e-5, where the epsilon shows
@@ -88,7 +105,7 @@ def test_depthwise_conv_and_its_gradients(kernel_size):
     x, cotangent = normal(2, 9, 12, 5), normal(2, 9, 12, 5)
     params = {"kernel": normal(kernel_size, kernel_size, 1, 5), "bias": normal(5)}
     module = torch_ops.DepthwiseConv(kernel_size)
-    output, pullback = jax.vjp(lambda p, x: module.apply({"params": p}, x), params, x)
+    output, pullback = jax.vjp(jax.jit(lambda p, x: module.apply({"params": p}, x)), params, x)
     gradients, gradient_x = pullback(jnp.asarray(cotangent))
 
     torch_x = to_torch(x).requires_grad_()

@@ -27,6 +27,27 @@ def gelu(x: jax.Array) -> jax.Array:
     return half * x * (1 + jax.lax.erf(x * jnp.asarray(np.sqrt(0.5), x.dtype)))
 
 
+def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """`F.scaled_dot_product_attention`: softmax(q k^T / sqrt(D)) v, the softmax in float32.
+
+    The division by the softmax's sum comes after the product with the values, where it touches D numbers a query
+    instead of one for each key; on a CPU this halves the time of the usual order.
+
+    Args:
+      query: [..., Q, D].
+      key: [..., K, D].
+      value: [..., K, E].
+
+    Returns:
+      [..., Q, E], value's dtype.
+    """
+    query = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
+    scores = jnp.einsum("...qd,...kd->...qk", query, key, preferred_element_type=jnp.float32)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    summed = jnp.einsum("...qk,...ke->...qe", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+    return (summed / weights.sum(-1, keepdims=True)).astype(value.dtype)
+
+
 def max_pool2x2(x: jax.Array) -> jax.Array:
     """`torch.nn.MaxPool2d(2)`: [..., H, W, C] -> [..., H // 2, W // 2, C]; an odd last row or column is dropped."""
     *lead, height, width, channels = x.shape
