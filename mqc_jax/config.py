@@ -145,7 +145,7 @@ class Config:
     checkpoint_every: int = 200
     keep_checkpoints: int = 2
     eval_every: int = 0  # 0: never during training
-    eval_sequences: int = 8
+    eval_clips: int = 32  # of the held-out split; the same clips every time
     picture_every: int = 500
     init_from: str = ""  # a checkpoint folder whose parameters start this run
     dry_run: bool = False

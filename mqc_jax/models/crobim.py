@@ -184,7 +184,7 @@ class InteractionDecoder(nn.Module):
     ) -> Grounding:
         """fused [N, h, w, D], residual [N, S/4, S/4, D], language [N, P + L, D], embedding [1 or N, S/16, S/16, D]."""
         n, height, width, _ = fused.shape
-        place = _tokens(position.sine_2d(self.d_model, (height, width))[None])[0].astype(self.dtype)
+        place = position.sine_2d(height, width, self.d_model).reshape(height * width, -1).astype(self.dtype)
         vision = _tokens(fused)
         for i in range(self.num_layers):
             layer = MutualInteraction(self.d_model, self.num_heads, self.ffn_dim, self.dtype, name=f"layers.{i}")

@@ -1,0 +1,210 @@
+"""Checkpoints: a folder that holds everything a model needs, and nothing that runs code when it is read.
+
+    DIR/config.json     format, the model's config, compute dtype, what was trained
+    DIR/params/         the parameters (Orbax)
+    DIR/tokenizer/      the text encoder's vocabulary
+
+A training run keeps such folders under `WORKDIR/checkpoints/<step>/`, with the optimizer's state beside `params` and
+`config.json` and `tokenizer/` at the top of WORKDIR; `load` takes either kind of folder.
+"""
+
+import dataclasses
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from mqc_jax import __version__, files
+from mqc_jax.config import ModelConfig, parse, to_dict
+from mqc_jax.errors import UserError
+from mqc_jax.models import functional
+from mqc_jax.models.mqc_sam import MQCSAM
+from mqc_jax.text import Tokenizer
+
+FORMAT = 1
+CONFIG, PARAMS, TOKENIZER, STEPS = "config.json", "params", "tokenizer", "checkpoints"
+SHIPPED = Path(__file__).parent / "assets" / "checkpoint"
+
+logging.getLogger("absl").setLevel(logging.WARNING)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A loaded model.
+
+    Attributes:
+      config: sizes and switches.
+      params: parameter tree, float32.
+      tokenizer: sentences to token ids.
+      net: the Flax module for `config`.
+      path: where it came from.
+    """
+
+    config: ModelConfig
+    params: Any
+    tokenizer: Tokenizer
+    net: MQCSAM
+    path: str
+
+    def replace(self, **switches: Any) -> "Model":
+        """The same parameters under other switches, e.g. `calibration="none"`."""
+        config = parse({**to_dict(self.config), **switches}, ModelConfig, "model")
+        return dataclasses.replace(self, config=config, net=MQCSAM(config, self.net.dtype))
+
+
+def load(path: str | Path | None = None, dtype: str | None = None) -> Model:
+    """Reads a checkpoint.
+
+    Args:
+      path: a checkpoint folder, or a training run's folder (its newest checkpoint). None: the one that ships.
+      dtype: dtype of the computation; None: what the checkpoint's config says.
+
+    Raises:
+      UserError: nothing there, not a checkpoint of this project, or parameters that do not fit its own config.
+    """
+    root = Path(path) if path is not None else SHIPPED
+    facts = read_config(root)
+    params_dir = params_folder(root)
+    config = parse(facts["model"], ModelConfig, "model")
+    net = functional.build(config, dtype or facts.get("dtype", "float32"))
+    params = read_params(params_dir, functional.shapes(net))
+    return Model(config, params, Tokenizer.load(root / TOKENIZER), net, str(root))
+
+
+def read_config(root: Path) -> dict[str, Any]:
+    """The contents of a checkpoint's config.json, checked for being one."""
+    if not root.exists():
+        raise UserError(f"checkpoint {root} does not exist; give a checkpoint folder or a training run's folder")
+    if not (root / CONFIG).is_file():
+        raise UserError(f"{root} is not a checkpoint of mqc_jax: it has no {CONFIG}")
+    try:
+        facts = json.loads((root / CONFIG).read_text())
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{root / CONFIG} is not valid JSON ({error}); the checkpoint is damaged") from error
+    if not isinstance(facts, dict) or "mqc_jax" not in facts or "model" not in facts:
+        raise UserError(f"{root} is not a checkpoint of mqc_jax: its {CONFIG} does not say so")
+    if facts["mqc_jax"].get("format") != FORMAT:
+        raise UserError(
+            f"{root} has checkpoint format {facts['mqc_jax'].get('format')!r}, this version reads {FORMAT}; "
+            f"it was written by mqc_jax {facts['mqc_jax'].get('version')}, use that one"
+        )
+    return facts
+
+
+def params_folder(root: Path) -> Path:
+    """Where a checkpoint's or a training run's newest parameters lie."""
+    if (root / PARAMS).is_dir():
+        return root / PARAMS
+    steps = sorted(
+        (int(p.name) for p in (root / STEPS).glob("*") if p.name.isdigit() and (p / PARAMS).is_dir()), reverse=True
+    )
+    if not steps:
+        raise UserError(f"{root} holds no parameters yet: neither {PARAMS}/ nor a finished step under {STEPS}/")
+    return root / STEPS / str(steps[0]) / PARAMS
+
+
+def _flat(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {".".join(str(k.key) for k in path): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def _listing(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def compare(found: Any, expected: Any) -> str:
+    """What differs between two parameter trees, as one sentence; empty when nothing does."""
+    a, b = _flat(found), _flat(expected)
+    parts = []
+    if missing := sorted(b.keys() - a.keys()):
+        parts.append(f"{len(missing)} parameters are missing ({_listing(missing)})")
+    if extra := sorted(a.keys() - b.keys()):
+        parts.append(f"{len(extra)} are not part of the model ({_listing(extra)})")
+    if wrong := sorted(k for k in a.keys() & b.keys() if a[k] != b[k]):
+        shapes = [f"{k} is {list(a[k])}, the model needs {list(b[k])}" for k in wrong]
+        parts.append(f"{len(wrong)} have another shape ({_listing(shapes)})")
+    return "; ".join(parts)
+
+
+def read_params(folder: Path, expected: Any) -> Any:
+    """Restores float32 parameters and checks them against the model's shapes."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        try:
+            found = checkpointer.metadata(folder.absolute()).item_metadata
+            found = getattr(found, "tree", found)
+            if found is None:
+                raise ValueError("it holds no parameter tree")
+            if difference := compare(found, expected):
+                raise UserError(f"the parameters in {folder} do not fit the model of its config: {difference}")
+            device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+            target = jax.tree.map(lambda x, y: jax.ShapeDtypeStruct(x.shape, y.dtype, sharding=device), expected, found)
+            restored = checkpointer.restore(folder.absolute(), target)
+        except UserError:
+            raise
+        except Exception as error:  # Orbax and its storage raise many kinds for a damaged folder
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(f"the parameters in {folder} cannot be read ({first[:200]}); the checkpoint is damaged") from error
+    return jax.tree.map(lambda x, y: x.astype(y.dtype), restored, expected)
+
+
+def describe(config: ModelConfig, dtype: str, **facts: Any) -> str:
+    """The text of config.json."""
+    head = {"mqc_jax": {"format": FORMAT, "version": __version__}, "dtype": dtype, **facts}
+    return json.dumps({**head, "model": to_dict(config)}, indent=2) + "\n"
+
+
+def save(
+    output: str | Path, config: ModelConfig, params: Any, tokenizer: Tokenizer, dtype: str = "float32",
+    params_dtype: str = "float32", **facts: Any,
+) -> None:
+    """Writes a checkpoint folder, whole or not at all.
+
+    Args:
+      output: the folder; it may hold an older checkpoint, which is replaced.
+      params_dtype: of the stored parameters; "bfloat16" halves the folder. Scalars and vectors stay float32.
+      facts: further entries of config.json, e.g. how it was trained.
+    """
+    narrow = lambda x: x.astype(params_dtype) if x.ndim > 1 else x  # noqa: E731
+    with files.staged(output) as staging:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save((staging / PARAMS).absolute(), jax.tree.map(narrow, params))
+        tokenizer.save(staging / TOKENIZER)
+        (staging / CONFIG).write_text(describe(config, dtype, **facts))
+        # Orbax's files are named by content: an older folder must go, not be merged into.
+        shutil.rmtree(Path(output) / PARAMS, ignore_errors=True)
+
+
+def init_from(path: str | Path, params: Any) -> tuple[Any, str]:
+    """Starts a run from another checkpoint's parameters.
+
+    Every parameter of the checkpoint must exist here with the same shape; parameters that it lacks (a bridge, say,
+    where only SAM2 was converted) keep their fresh values.
+
+    Returns:
+      The parameters, and one sentence on what was taken.
+    """
+    root = Path(path)
+    read_config(root)
+    folder = params_folder(root)
+    with ocp.StandardCheckpointer() as checkpointer:
+        found = checkpointer.metadata(folder.absolute()).item_metadata
+        found = getattr(found, "tree", found)
+    here, there = _flat(params), _flat(found)
+    wrong = [f"{k} is {list(there[k])}, this model needs {list(here[k])}" for k in here.keys() & there.keys() if here[k] != there[k]]
+    extra = sorted(there.keys() - here.keys())
+    if wrong or extra:
+        raise UserError(
+            f"config.init_from={str(path)!r} does not fit this model: "
+            + "; ".join(filter(None, [_listing(sorted(wrong)), f"not part of the model: {_listing(extra)}" if extra else ""]))
+        )
+    loaded = dict(jax.tree_util.tree_leaves_with_path(read_params(folder, found)))
+    flat, tree = jax.tree_util.tree_flatten_with_path(params)
+    merged = [np.asarray(loaded[p], np.float32) if p in loaded else x for p, x in flat]
+    fresh = sorted(here.keys() - there.keys())
+    note = f"took {len(there)} of {len(here)} parameters from {path}"
+    return jax.tree.unflatten(tree, merged), note + (f"; fresh: {_listing(fresh)}" if fresh else "")

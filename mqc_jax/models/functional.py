@@ -1,0 +1,73 @@
+"""The model as pure functions over explicit parameters and an explicit state.
+
+    net = functional.build(config)
+    bank, output = functional.start(net, params, image, input_ids, mask)
+    bank, output = functional.step(net, params, bank, image)
+
+Each is `jax.jit`-able with `net` static, exports, vmaps and differentiates. Training scans the same `step`.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from mqc_jax.config import ModelConfig
+from mqc_jax.models.memory_bank import MemoryBank
+from mqc_jax.models.mqc_sam import MQCSAM, Features, Output, Text
+
+Params = dict
+
+
+def build(config: ModelConfig, dtype: str = "float32") -> MQCSAM:
+    """The module; `dtype` is that of the computation, parameters stay float32."""
+    return MQCSAM(config, jnp.dtype(dtype))
+
+
+def init(net: MQCSAM, key: jax.Array) -> Params:
+    """Fresh parameters, float32."""
+    size, length = net.config.image_size, net.config.bert.max_tokens
+    image = jnp.zeros((1, size, size, 3), jnp.uint8)
+    tokens = jnp.zeros((1, length), jnp.int32)
+    return net.init(key, image, tokens, jnp.ones((1, length), bool), method="everything")["params"]
+
+
+def shapes(net: MQCSAM) -> Params:
+    """The parameter tree as `jax.ShapeDtypeStruct`s, without computing anything."""
+    return jax.eval_shape(lambda: init(net, jax.random.key(0)))
+
+
+def encode_frame(net: MQCSAM, params: Params, image: jax.Array) -> Features:
+    """uint8 RGB [B, S, S, 3] -> features of B frames."""
+    return net.apply({"params": params}, image, method="encode_frame")
+
+
+def encode_text(net: MQCSAM, params: Params, input_ids: jax.Array, mask: jax.Array) -> Text:
+    """int32 [N, L], bool [N, L] -> encoded sentences."""
+    return net.apply({"params": params}, input_ids, mask, method="encode_text")
+
+
+def start(
+    net: MQCSAM, params: Params, features: Features, text: Text
+) -> tuple[MemoryBank, Output]:
+    """Frame 0 from N sentences."""
+    return net.apply({"params": params}, features, text, method="start")
+
+
+def start_from_mask(net: MQCSAM, params: Params, features: Features, masks: jax.Array) -> tuple[MemoryBank, Output]:
+    """Frame 0 from N masks, [N, S, S]."""
+    return net.apply({"params": params}, features, masks, method="start_from_mask")
+
+
+def step(net: MQCSAM, params: Params, bank: MemoryBank, features: Features) -> tuple[MemoryBank, Output]:
+    """One later frame."""
+    return net.apply({"params": params}, bank, features, method="step")
+
+
+def rollout(
+    net: MQCSAM, params: Params, bank: MemoryBank, features: Features, remat: bool = False
+) -> tuple[MemoryBank, Output]:
+    """`step` scanned over time: every leaf of `features` and of the returned outputs has a leading axis T."""
+
+    def body(carry: MemoryBank, frame: Features) -> tuple[MemoryBank, Output]:
+        return step(net, params, carry, frame)
+
+    return jax.lax.scan(jax.checkpoint(body) if remat else body, bank, features)

@@ -1,0 +1,351 @@
+"""MQC-SAM: the paper's Figure 4 as code.
+
+A frame is encoded once (`encode_frame`); the sentence is encoded and grounded on frame 0 (`start`); every later frame
+reads the memory, decodes a mask and writes the memory (`step`). The module holds no state of its own: the state is an
+argument and a return value with fixed shapes, so that `step` compiles once, scans over a clip in training and streams
+for ever in use. N is the number of targets; image features have leading dimension 1 (shared by all targets) or N.
+Parameter names are those of the official SAM2 checkpoints; the text encoder's are Hugging Face's BERT's.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.typing import DTypeLike
+
+from mqc_jax.config import ModelConfig
+from mqc_jax.models import crobim, memory_bank, position, torch_ops
+from mqc_jax.models.attention import MLP
+from mqc_jax.models.bert import Bert
+from mqc_jax.models.fpn import ImageEncoder
+from mqc_jax.models.hiera import Hiera
+from mqc_jax.models.mask_decoder import MaskDecoder, MaskPrediction, select
+from mqc_jax.models.memory_attention import MemoryAttention
+from mqc_jax.models.memory_bank import MemoryBank, Slots
+from mqc_jax.models.memory_encoder import MemoryEncoder
+from mqc_jax.models.prompt_encoder import PromptEncoder
+
+NO_OBJECT_LOGIT = -1024.0
+"""Mask logit of a frame in which the target is judged absent (upstream's NO_OBJ_SCORE)."""
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+@struct.dataclass
+class Features:
+    """One encoded frame (or B of them).
+
+    Attributes:
+      pyramid: trunk features at strides 4, 8, 16 and 32, [B, S/s, S/s, C_s]; read by the bridge on frame 0.
+      high_res: decoder's skip features, [B, S/4, S/4, D/8] and [B, S/8, S/8, D/4].
+      embedding: [B, S/16, S/16, D].
+    """
+
+    pyramid: tuple[jax.Array, ...]
+    high_res: tuple[jax.Array, ...]
+    embedding: jax.Array
+
+
+@struct.dataclass
+class Text:
+    """Encoded sentences: `input_ids` int32 [N, L], `mask` bool [N, L], plain `words` [N, L, text width]."""
+
+    input_ids: jax.Array
+    mask: jax.Array
+    words: jax.Array
+
+
+@struct.dataclass
+class Output:
+    """What one frame gave, for N targets.
+
+    Attributes:
+      mask_logits: float32 [N, S/4, S/4], the chosen mask; NO_OBJECT_LOGIT everywhere if the target is judged absent.
+      hypotheses: float32 [N, 3, S/4, S/4], all masks before that judgement.
+      ious: float32 [N, 3], predicted quality of each.
+      presence_logits: float32 [N], positive: visible.
+      coarse_logits: float32 [N, S/4, S/4], the bridge's mask on frame 0; zeros elsewhere.
+      pointer: [N, D], the object pointer.
+    """
+
+    mask_logits: jax.Array
+    hypotheses: jax.Array
+    ious: jax.Array
+    presence_logits: jax.Array
+    coarse_logits: jax.Array
+    pointer: jax.Array
+
+
+class MQCSAM(nn.Module):
+    """The whole model; see the module's docstring."""
+
+    config: ModelConfig
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self) -> None:
+        c, dtype = self.config, self.dtype
+        grid = (c.image_size // 16, c.image_size // 16)
+        trunk = Hiera(**dataclasses.asdict(c.hiera), remat=c.remat, dtype=dtype)
+        self.image_encoder = ImageEncoder(trunk, c.d_model, c.fpn_top_down_levels, dtype=dtype)
+        self.memory_attention = MemoryAttention(
+            d_model=c.d_model,
+            num_layers=c.memory_attention_layers,
+            dim_feedforward=c.memory_attention_ffn,
+            kv_in_dim=c.mem_dim,
+            dtype=dtype,
+        )
+        self.memory_encoder = MemoryEncoder(
+            in_dim=c.d_model, out_dim=c.mem_dim, fuser_layers=c.fuser_layers, dtype=dtype
+        )
+        self.sam_prompt_encoder = PromptEncoder(
+            embed_dim=c.d_model,
+            image_embedding_size=grid,
+            input_image_size=(c.image_size, c.image_size),
+            mask_in_chans=c.mask_in_chans,
+            dtype=dtype,
+        )
+        self.sam_mask_decoder = MaskDecoder(
+            transformer_dim=c.d_model,
+            depth=c.decoder_depth,
+            num_heads=c.decoder_heads,
+            mlp_dim=c.decoder_mlp,
+            iou_head_depth=c.iou_head_depth,
+            iou_head_hidden_dim=c.iou_head_hidden,
+            dtype=dtype,
+        )
+        self.obj_ptr_proj = MLP(c.d_model, c.d_model, 3, dtype=dtype)
+        self.mask_downsample = nn.Conv(1, (4, 4), strides=4, padding="VALID", dtype=dtype)
+        if c.obj_ptr_tpos:
+            self.obj_ptr_tpos_proj = nn.Dense(c.mem_dim, dtype=dtype)
+        small = nn.initializers.truncated_normal(0.02)
+        self.maskmem_tpos_enc = self.param("maskmem_tpos_enc", small, (c.num_maskmem, 1, 1, c.mem_dim))
+        self.no_mem_embed = self.param("no_mem_embed", small, (1, 1, c.d_model))
+        self.no_mem_pos_enc = self.param("no_mem_pos_enc", small, (1, 1, c.d_model))
+        self.no_obj_ptr = self.param("no_obj_ptr", small, (1, c.d_model))
+        if c.no_obj_embed_spatial:
+            self.no_obj_embed_spatial = self.param("no_obj_embed_spatial", small, (1, c.mem_dim))
+
+        b = c.bert
+        self.text_encoder = Bert(
+            vocab_size=b.vocab_size,
+            hidden_size=b.hidden_size,
+            num_hidden_layers=b.num_hidden_layers,
+            num_attention_heads=b.num_attention_heads,
+            intermediate_size=b.intermediate_size,
+            max_position_embeddings=b.max_position_embeddings,
+            type_vocab_size=b.type_vocab_size,
+            layer_norm_eps=b.layer_norm_eps,
+            dtype=dtype,
+        )
+        self.bridge = Bridge(c, dtype)
+
+    # ---- once a frame -------------------------------------------------------------------------------------------
+
+    def encode_frame(self, image: jax.Array) -> Features:
+        """uint8 RGB [B, S, S, 3] (or float in [0, 255]) -> `Features`."""
+        x = image.astype(jnp.float32) / 255.0
+        x = (x - jnp.asarray(IMAGE_MEAN)) / jnp.asarray(IMAGE_STD)
+        pyramid = self.image_encoder.trunk(x.astype(self.dtype))
+        fine, middle, embedding = self.image_encoder.neck(pyramid).features
+        return Features(tuple(pyramid), tuple(self.sam_mask_decoder.project_high_res(fine, middle)), embedding)
+
+    # ---- once a target ------------------------------------------------------------------------------------------
+
+    def encode_text(self, input_ids: jax.Array, mask: jax.Array) -> Text:
+        """int32 [N, L], bool [N, L] -> `Text`."""
+        words, _ = self.text_encoder(input_ids, mask)
+        return Text(input_ids, mask, words)
+
+    def ground(self, features: Features, text: Text) -> crobim.Grounding:
+        """The bridge on frame 0: the sentence finds its target in the image pyramid."""
+        prompts = self.bridge.context_prompts(features.pyramid)
+        prompts = jnp.broadcast_to(prompts, (text.input_ids.shape[0], *prompts.shape[1:]))
+        language, mask = self.text_encoder(text.input_ids, text.mask, prompt_embeds=prompts)
+        return self.bridge(features.pyramid, text.words, text.mask, language, mask, features.embedding)
+
+    def start(self, features: Features, text: Text) -> tuple[MemoryBank, Output]:
+        """Frame 0 from a sentence: grounds it, decodes the first mask and writes the anchor."""
+        output = self.decode_first(features, self.ground(features, text))
+        return self.write_anchor(features, output), output
+
+    def decode_first(self, features: Features, grounding: crobim.Grounding) -> Output:
+        """SAM2's decoder on frame 0: language tokens as sparse prompts, the coarse logits as its mask prompt."""
+        dense = self.sam_prompt_encoder.embed_masks(grounding.coarse_logits[..., None])
+        embedding = grounding.embedding + self.no_mem_embed.astype(self.dtype)
+        prediction = self._decode(embedding, features, grounding.prompts, dense, grounding.prompt_mask)
+        return self._output(prediction, grounding.coarse_logits)
+
+    def start_from_mask(self, features: Features, masks: jax.Array) -> tuple[MemoryBank, Output]:
+        """Frame 0 from masks [N, S, S] (bool or float in [0, 1]), without text, as SAM2's video predictor does."""
+        output = self.output_from_mask(features, masks)
+        return self.write_anchor(features, output, mask_logits=self._logits_from_mask(masks)), output
+
+    def output_from_mask(self, features: Features, masks: jax.Array) -> Output:
+        """The given masks as frame 0's output; the decoder only turns them into object pointers."""
+        n = masks.shape[0]
+        full = self._logits_from_mask(masks)
+        quarter = masks.shape[1] // 4
+        logits = torch_ops.resize_bilinear(full[..., None], (quarter, quarter), antialias=True)[..., 0]
+        prompt = self.mask_downsample(masks[..., None].astype(self.dtype))
+        nowhere = self.sam_prompt_encoder.embed_points(jnp.zeros((n, 1, 2)), -jnp.ones((n, 1), jnp.int32))
+        prediction = self._decode(features.embedding, features, nowhere, self.sam_prompt_encoder.embed_masks(prompt))
+        appears = jnp.any(masks > 0, axis=(1, 2))
+        visible = prediction.object_score_logits[:, 0] > 0
+        pointer = self._gate_pointer(self.obj_ptr_proj(prediction.tokens[:, 0]), visible)
+        return Output(
+            mask_logits=logits,
+            hypotheses=jnp.broadcast_to(logits[:, None], (n, 3, quarter, quarter)),
+            ious=jnp.ones((n, 3)),
+            presence_logits=jnp.where(appears, 10.0, -10.0),
+            coarse_logits=jnp.zeros_like(logits),
+            pointer=self._gate_pointer(pointer, appears),
+        )
+
+    def write_anchor(self, features: Features, output: Output, mask_logits: jax.Array | None = None) -> MemoryBank:
+        """A fresh memory that holds frame 0 alone. `mask_logits` [N, S, S] replaces the output's own mask."""
+        c, n = self.config, output.pointer.shape[0]
+        grid = c.image_size // 16
+        bank = MemoryBank(
+            feature=Slots.empty(n, c.num_maskmem, (grid, grid, c.mem_dim), self.dtype),
+            pointer=Slots.empty(n, c.max_obj_ptrs, (c.d_model,), self.dtype),
+        )
+        feature = self.encode_memory(features, output, mask_logits)
+        return MemoryBank(
+            feature=memory_bank.anchor(bank.feature, feature), pointer=memory_bank.anchor(bank.pointer, output.pointer)
+        )
+
+    # ---- every later frame --------------------------------------------------------------------------------------
+
+    def step(self, bank: MemoryBank, features: Features) -> tuple[MemoryBank, Output]:
+        """One frame: read the memory, decode, write the memory."""
+        bank = MemoryBank(memory_bank.tick(bank.feature), memory_bank.tick(bank.pointer))
+        n = bank.feature.valid.shape[0]
+        embedding = self.read_memory(bank, features)
+        nowhere = self.sam_prompt_encoder.embed_points(jnp.zeros((n, 1, 2)), -jnp.ones((n, 1), jnp.int32))
+        prediction = self._decode(embedding, features, nowhere, self.sam_prompt_encoder.no_mask(n))
+        output = self._output(prediction)
+        always = jnp.ones(n, bool)
+        bank = MemoryBank(
+            feature=memory_bank.write(bank.feature, self.encode_memory(features, output), always),
+            pointer=memory_bank.write(bank.pointer, output.pointer, always),
+        )
+        return bank, output
+
+    def read_memory(self, bank: MemoryBank, features: Features) -> jax.Array:
+        """The frame's embedding conditioned on the memory, [N, h, w, D]."""
+        c = self.config
+        n, slots, height, width, _ = bank.feature.value.shape
+        place = position.sine_2d(height, width, c.mem_dim)
+        # Index num_maskmem - 1 is the first frame's, age - 1 the others' (upstream: num_maskmem - t_pos - 1).
+        time = jnp.where(jnp.arange(slots) == memory_bank.ANCHOR, slots - 1, bank.feature.age - 1)
+        time = self.maskmem_tpos_enc[jnp.clip(time, 0, slots - 1), 0, 0]  # [N, slots, mem_dim]
+        memory_pos = place + time[:, :, None, None, :]
+        memory = bank.feature.value.reshape(n, -1, c.mem_dim)
+        memory_pos = memory_pos.reshape(n, -1, c.mem_dim)
+        valid = jnp.repeat(bank.feature.valid, height * width, axis=1)
+
+        # A pointer is d_model wide, a memory token mem_dim: it becomes several tokens.
+        parts = c.d_model // c.mem_dim
+        pointers = bank.pointer.value.reshape(n, -1, c.mem_dim)
+        pointer_pos = jnp.repeat(self._pointer_time(bank.pointer.age), parts, axis=1)
+        pointer_valid = jnp.repeat(bank.pointer.valid, parts, axis=1)
+        return self.memory_attention(
+            jnp.broadcast_to(features.embedding, (n, *features.embedding.shape[1:])),
+            position.sine_2d(height, width, c.d_model),
+            jnp.concatenate([memory, pointers], 1),
+            jnp.concatenate([memory_pos, pointer_pos], 1).astype(self.dtype),
+            jnp.concatenate([valid, pointer_valid], 1),
+            num_obj_ptr_tokens=pointers.shape[1],
+        )
+
+    def _pointer_time(self, age: jax.Array) -> jax.Array:
+        """int32 [N, P] -> [N, P, mem_dim]. Upstream scales by the clip's length where that is short; a stream has none."""
+        if not self.config.obj_ptr_tpos:
+            return jnp.zeros((*age.shape, self.config.mem_dim), self.dtype)
+        scaled = age.astype(jnp.float32) / (self.config.max_obj_ptrs - 1)
+        return self.obj_ptr_tpos_proj(position.sine_1d(scaled, self.config.d_model).astype(self.dtype))
+
+    def encode_memory(self, features: Features, output: Output, mask_logits: jax.Array | None = None) -> jax.Array:
+        """MemoryEncoder(frame, mask) (eq. 17's operator): [N, h, w, mem_dim]."""
+        c = self.config
+        if mask_logits is None:
+            size = (c.image_size, c.image_size)
+            mask_logits = torch_ops.resize_bilinear(output.mask_logits[..., None], size)[..., 0]
+        mask = jax.nn.sigmoid(mask_logits) * c.sigmoid_scale_for_mem_enc + c.sigmoid_bias_for_mem_enc
+        feature, _ = self.memory_encoder(features.embedding, mask[..., None].astype(self.dtype))
+        if c.no_obj_embed_spatial:
+            absent = (output.presence_logits <= 0)[:, None, None, None]
+            feature = feature + absent * self.no_obj_embed_spatial.astype(self.dtype)
+        return feature
+
+    # ---- shared -------------------------------------------------------------------------------------------------
+
+    def _decode(
+        self,
+        embedding: jax.Array,
+        features: Features,
+        sparse: jax.Array,
+        dense: jax.Array,
+        sparse_mask: jax.Array | None = None,
+    ) -> MaskPrediction:
+        return self.sam_mask_decoder(
+            embedding, self.sam_prompt_encoder.dense_pe(), sparse, dense, features.high_res, sparse_mask
+        )
+
+    def _output(self, prediction: MaskPrediction, coarse: jax.Array | None = None) -> Output:
+        """Best of the three hypotheses by predicted IoU, and its pointer."""
+        choice = select(prediction, multimask=True)
+        presence = prediction.object_score_logits[:, 0]
+        appears = presence > 0
+        return Output(
+            mask_logits=jnp.where(appears[:, None, None], choice.mask, NO_OBJECT_LOGIT),
+            hypotheses=prediction.masks[:, 1:],
+            ious=prediction.ious[:, 1:],
+            presence_logits=presence,
+            coarse_logits=jnp.zeros_like(choice.mask) if coarse is None else coarse,
+            pointer=self._gate_pointer(self.obj_ptr_proj(choice.token), appears),
+        )
+
+    def _gate_pointer(self, pointer: jax.Array, appears: jax.Array) -> jax.Array:
+        return jnp.where(appears[:, None], pointer, self.no_obj_ptr.astype(self.dtype))
+
+    def everything(self, image: jax.Array, input_ids: jax.Array, mask: jax.Array) -> None:
+        """Touches every parameter once; `init` runs this."""
+        features = self.encode_frame(image)
+        bank, output = self.start(features, self.encode_text(input_ids, mask))
+        size = self.config.image_size
+        self.start_from_mask(features, jnp.zeros((output.pointer.shape[0], size, size)))
+        self.step(bank, features)
+
+
+class Bridge(nn.Module):
+    """CroBIM's three stages around the text encoder; see `crobim`."""
+
+    config: ModelConfig
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self) -> None:
+        c, b, dtype = self.config, self.config.bridge, self.dtype
+        self.capm = crobim.ContextPrompts(b.num_prompts, c.bert.hidden_size, b.num_heads, c.d_model, dtype)
+        self.lgfa = crobim.LanguageGuidedAggregation(c.d_model, b.num_heads, b.stride, dtype)
+        self.mid = crobim.InteractionDecoder(c.d_model, b.num_layers, b.num_heads, b.ffn_dim, dtype)
+        self.word_proj = nn.Dense(c.d_model, dtype=dtype)
+        self.language_proj = nn.Dense(c.d_model, dtype=dtype)
+
+    def context_prompts(self, pyramid: tuple[jax.Array, ...]) -> jax.Array:
+        return self.capm(pyramid)
+
+    def __call__(
+        self,
+        pyramid: tuple[jax.Array, ...],
+        words: jax.Array,
+        words_mask: jax.Array,
+        language: jax.Array,
+        language_mask: jax.Array,
+        embedding: jax.Array,
+    ) -> crobim.Grounding:
+        fused, residual = self.lgfa(pyramid, self.word_proj(words), words_mask)
+        return self.mid(fused, residual, self.language_proj(language), language_mask, embedding)

@@ -1,0 +1,222 @@
+"""The online session: push frames from anywhere, get masks as soon as they are settled.
+
+A thin shell over `models.functional`: it resizes, calls the compiled step and resizes back. Everything that must
+survive a restart is one pytree of fixed shapes, so memory does not grow with the video.
+"""
+
+import dataclasses
+import functools
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mqc_jax import files, imaging
+from mqc_jax.checkpoint import Model
+from mqc_jax.errors import UserError
+from mqc_jax.models import functional
+from mqc_jax.models.memory_bank import MemoryBank
+from mqc_jax.models.mqc_sam import MQCSAM, Output
+
+_MIN_SIDE = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameResult:
+    """What the tracker says about one frame, for N targets.
+
+    Attributes:
+      frame_index: 0 for the first frame pushed.
+      masks: bool [N, H, W] at the frame's own size.
+      mask_logits: float32 [N, S/4, S/4], the decoder's grid; -1024 everywhere where the target is judged absent.
+      presence: float32 [N] in [0, 1], the probability that the target is visible.
+      memory: what the memory did: `registered` bool [N] (was this frame written), `ages` int32 [N, slots] (frames since
+        each slot was written, -1: empty).
+      evidence: on frame 0 the maps in [0, 1] that led to the first mask, e.g. `coarse` float32 [N, S/4, S/4].
+    """
+
+    frame_index: int
+    masks: np.ndarray
+    mask_logits: np.ndarray
+    presence: np.ndarray
+    memory: dict[str, np.ndarray]
+    evidence: dict[str, np.ndarray]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _start(net: MQCSAM, params, image: jax.Array, input_ids: jax.Array, mask: jax.Array):
+    features = functional.encode_frame(net, params, image[None])
+    return functional.start(net, params, features, functional.encode_text(net, params, input_ids, mask))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _start_from_mask(net: MQCSAM, params, image: jax.Array, masks: jax.Array):
+    return functional.start_from_mask(net, params, functional.encode_frame(net, params, image[None]), masks)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
+def _step(net: MQCSAM, params, bank: MemoryBank, image: jax.Array):
+    return functional.step(net, params, bank, functional.encode_frame(net, params, image[None]))
+
+
+class Tracker:
+    """Follows N targets through a video, frame by frame.
+
+    Args:
+      model: from `mqc_jax.load`.
+      texts: one sentence a target, about the first frame.
+      masks: instead of texts, bool [N, H, W] at the first frame's size.
+
+    Raises:
+      UserError: neither or both given, an empty or over-long sentence, masks of the wrong form.
+    """
+
+    def __init__(self, model: Model, texts: list[str] | None = None, masks: np.ndarray | None = None):
+        if (texts is None) == (masks is None):
+            raise UserError("a tracker takes either texts or masks for the first frame; give exactly one of them")
+        self.model = model
+        self.frame_index = -1
+        self._bank: MemoryBank | None = None
+        self._frame_shape: tuple[int, ...] | None = None
+        self._texts = [texts] if isinstance(texts, str) else texts
+        self._masks = None
+        if masks is not None:
+            masks = np.asarray(masks)
+            if masks.ndim != 3 or not len(masks):
+                raise UserError(f"masks have shape {list(masks.shape)}; give [targets, height, width] with at least one target")
+            self._masks = masks.astype(bool)
+        elif not self._texts:
+            raise UserError("texts is empty; give at least one sentence")
+        else:
+            self._tokens = model.tokenizer.encode(self._texts, model.config.bert.max_tokens)
+
+    @property
+    def num_targets(self) -> int:
+        """How many targets are followed."""
+        return len(self._masks) if self._masks is not None else len(self._texts)
+
+    def push(self, frame: np.ndarray) -> list[FrameResult]:
+        """Takes the next frame, uint8 RGB [H, W, 3], and returns the frames that are settled by it.
+
+        Raises:
+          UserError: not an RGB frame, or another size than the frames before.
+        """
+        frame = self._check(frame)
+        size = self.model.config.image_size
+        image = jnp.asarray(imaging.resize_frame(frame, size))
+        net, params = self.model.net, self.model.params
+        if self._bank is not None:
+            self._bank, output = _step(net, params, self._bank, image)
+        elif self._masks is not None:
+            if self._masks.shape[1:] != frame.shape[:2]:
+                raise UserError(
+                    f"masks are {self._masks.shape[1]}x{self._masks.shape[2]} but the first frame is "
+                    f"{frame.shape[0]}x{frame.shape[1]}; give masks of the frame's size"
+                )
+            resized = np.stack([imaging.resize_mask(mask, size) for mask in self._masks])
+            self._bank, output = _start_from_mask(net, params, image, resized)
+        else:
+            self._bank, output = _start(net, params, image, *self._tokens)
+        self.frame_index += 1
+        return [self._result(output, frame.shape)]
+
+    def finish(self) -> list[FrameResult]:
+        """The frames still held back when the video ends."""
+        return []
+
+    def _check(self, frame: np.ndarray) -> np.ndarray:
+        frame = np.asarray(frame)
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            raise UserError(f"a frame is {frame.dtype} {list(frame.shape)}; give uint8 RGB [height, width, 3]")
+        if min(frame.shape[:2]) < _MIN_SIDE:
+            raise UserError(f"a frame is {frame.shape[0]}x{frame.shape[1]}, both sides must be at least {_MIN_SIDE} pixels")
+        if self._frame_shape is not None and frame.shape != self._frame_shape:
+            raise UserError(
+                f"frame {self.frame_index + 1} is {frame.shape[0]}x{frame.shape[1]}, the frames before it were "
+                f"{self._frame_shape[0]}x{self._frame_shape[1]}; a tracker needs frames of one size"
+            )
+        self._frame_shape = frame.shape
+        return frame
+
+    def _result(self, output: Output, shape: tuple[int, ...]) -> FrameResult:
+        logits = np.asarray(output.mask_logits)
+        slots = self._bank.feature
+        ages = np.where(np.asarray(slots.valid), np.asarray(slots.age), -1)
+        evidence = {}
+        if self.frame_index == 0 and self._masks is None:
+            evidence["coarse"] = np.asarray(jax.nn.sigmoid(output.coarse_logits))
+        return FrameResult(
+            frame_index=self.frame_index,
+            masks=np.stack([imaging.mask_from_logits(x, *shape[:2]) for x in logits]),
+            mask_logits=logits,
+            presence=np.asarray(jax.nn.sigmoid(output.presence_logits)),
+            memory={"registered": (ages == 0).any(1), "ages": ages},
+            evidence=evidence,
+        )
+
+    # ---- surviving a restart --------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Writes the stream's state, so that `restore` continues after the last pushed frame.
+
+        Raises:
+          UserError: no frame has been pushed yet.
+        """
+        if self._bank is None:
+            raise UserError("nothing to save: no frame has been pushed yet")
+        header = {
+            "mqc_jax_stream": 1,
+            "frame_index": self.frame_index,
+            "frame_shape": list(self._frame_shape),
+            "texts": self._texts,
+            "targets": self.num_targets,
+            "model": dataclasses.asdict(self.model.config),
+        }
+        buffer = io.BytesIO()
+        leaves = {f"leaf{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(self._bank))}
+        np.savez(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **leaves)
+        files.write_atomic(path, buffer.getvalue())
+
+    @classmethod
+    def restore(cls, model: Model, path: str | Path) -> "Tracker":
+        """The tracker that `save` wrote.
+
+        Raises:
+          UserError: not such a file, or written with a model of another config.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                header = json.loads(bytes(stored["header"]))
+                leaves = [stored[f"leaf{i}"] for i in range(len(stored.files) - 1)]
+            if header["mqc_jax_stream"] != 1:
+                raise KeyError("mqc_jax_stream")
+        except FileNotFoundError as error:
+            raise UserError(f"stream state {path} does not exist") from error
+        except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path} is not a stream state written by Tracker.save") from error
+        if header["model"] != json.loads(json.dumps(dataclasses.asdict(model.config))):
+            raise UserError(f"{path} was written with a model of another config; load the checkpoint that it came from")
+        empty = np.zeros((header["targets"], *header["frame_shape"][:2]), bool)
+        tracker = cls(model, texts=header["texts"], masks=None if header["texts"] else empty)
+        begin = functools.partial(_start_from_mask, model.net)
+        shapes = jax.eval_shape(begin, model.params, *cls._shapes(model, header["targets"]))[0]
+        expected = jax.tree.leaves(shapes)
+        if [x.shape for x in leaves] != [x.shape for x in expected]:
+            raise UserError(f"{path} is damaged: its arrays do not have the shapes of this model's memory")
+        arrays = [jnp.asarray(x, y.dtype) for x, y in zip(leaves, expected, strict=True)]
+        tracker._bank = jax.tree.unflatten(jax.tree.structure(shapes), arrays)
+        tracker.frame_index = header["frame_index"]
+        tracker._frame_shape = tuple(header["frame_shape"])
+        return tracker
+
+    @staticmethod
+    def _shapes(model: Model, targets: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+        size = model.config.image_size
+        return (
+            jax.ShapeDtypeStruct((size, size, 3), jnp.uint8),
+            jax.ShapeDtypeStruct((targets, size, size), jnp.float32),
+        )

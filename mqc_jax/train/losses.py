@@ -1,0 +1,79 @@
+"""SAM2's training losses: focal, dice, predicted-IoU and presence terms, with the best of three hypotheses.
+
+Every function works on one target in one frame at a time along leading axes; `B` stands for them all.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mqc_jax.config import LossConfig
+from mqc_jax.models import torch_ops
+from mqc_jax.models.mqc_sam import Output
+
+
+def focal(logits: jax.Array, target: jax.Array, alpha: float, gamma: float) -> jax.Array:
+    """Sigmoid focal loss (Lin et al. 2017), mean over pixels: float [B, H, W], target in {0, 1} -> [B]."""
+    cross_entropy = optax.sigmoid_binary_cross_entropy(logits, target)
+    probability = jax.nn.sigmoid(logits)
+    missed = probability + target - 2 * probability * target  # 1 - p_t
+    weight = alpha * target + (1 - alpha) * (1 - target)
+    return (weight * missed**gamma * cross_entropy).mean((-2, -1))
+
+
+def dice(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """1 - soft Dice with one pixel of smoothing: float [B, H, W] -> [B]."""
+    probability = jax.nn.sigmoid(logits)
+    overlap = (probability * target).sum((-2, -1))
+    return 1 - (2 * overlap + 1) / (probability.sum((-2, -1)) + target.sum((-2, -1)) + 1)
+
+
+def iou(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """IoU of the thresholded mask with the target, 1 where both are empty: [B, H, W] -> [B]."""
+    predicted, truth = logits > 0, target > 0.5
+    union = (predicted | truth).sum((-2, -1))
+    return jnp.where(union > 0, (predicted & truth).sum((-2, -1)) / jnp.maximum(union, 1), 1.0)
+
+
+def upsample(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Bilinear, as the model upsamples its masks for the memory: float [..., h, w] -> [..., *size]."""
+    return torch_ops.resize_bilinear(logits[..., None], size)[..., 0]
+
+
+def frame_loss(
+    output: Output, target: jax.Array, config: LossConfig, coarse: bool = False
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """One frame of B clips.
+
+    Args:
+      output: the model's output for B targets.
+      target: float [B, S, S] in {0, 1}; all zero where the target is absent, which turns the mask terms off.
+      coarse: whether the bridge's coarse mask is scored too (frame 0).
+
+    Returns:
+      The mean loss over B, and its terms with `J`'s sum and count (for the mean over frames with a target).
+    """
+    size = target.shape[-2:]
+    present = (target.sum((-2, -1)) > 0).astype(jnp.float32)
+    hypotheses = upsample(output.hypotheses, size)  # [B, 3, S, S]
+    truth = target[:, None]
+    focals = focal(hypotheses, truth, config.focal_alpha, config.focal_gamma)
+    dices = dice(hypotheses, truth)
+    best = jnp.argmin(config.focal * focals + config.dice * dices, axis=1)[:, None]
+    pick = lambda values: jnp.take_along_axis(values, best, axis=1)[:, 0]  # noqa: E731
+    quality = jnp.abs(output.ious - jax.lax.stop_gradient(iou(hypotheses, truth))).mean(1)
+    terms = {
+        "focal": config.focal * pick(focals) * present,
+        "dice": config.dice * pick(dices) * present,
+        "iou": config.iou * quality * present,
+        "objectness": config.objectness * optax.sigmoid_binary_cross_entropy(output.presence_logits, present),
+    }
+    if coarse:
+        full = upsample(output.coarse_logits, size)
+        terms["coarse"] = config.coarse * present * (
+            config.focal * focal(full, target, config.focal_alpha, config.focal_gamma) + config.dice * dice(full, target)
+        )
+    means = {name: value.mean() for name, value in terms.items()}
+    overlap = iou(upsample(output.mask_logits, size), target)
+    scores = {"J_sum": (overlap * present).sum(), "J_count": present.sum()}
+    return sum(means.values()), {**means, **scores}

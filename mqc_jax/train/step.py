@@ -1,0 +1,96 @@
+"""One optimizer step on a batch of clips: the streaming model, scanned over time, and its gradient."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from mqc_jax.config import Config, LossConfig
+from mqc_jax.models import functional
+from mqc_jax.models.mqc_sam import MQCSAM, Output
+from mqc_jax.train import losses
+
+
+@struct.dataclass
+class TrainState:
+    """`step` counts finished optimizer steps."""
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+
+
+def teacher_forcing(config: LossConfig, steps: int, step: jax.Array) -> jax.Array:
+    """Probability that a clip's memory starts from frame 0's true mask at this step."""
+    span = config.teacher_forcing_steps or steps
+    return config.teacher_forcing * jnp.clip(1 - step / span, 0, 1)
+
+
+def forward(
+    net: MQCSAM, params: Any, batch: dict[str, jax.Array], forced: jax.Array | None = None
+) -> Output:
+    """Runs B clips of T frames, one target each.
+
+    Args:
+      batch: `frames` uint8 [B, T, S, S, 3], `masks` uint8 [B, T, S, S], `input_ids` int32 [B, L],
+        `attention_mask` bool [B, L].
+      forced: bool [B], clips whose memory starts from frame 0's true mask; None: none does.
+
+    Returns:
+      Outputs with leading axes [T, B].
+    """
+    frames = jnp.swapaxes(batch["frames"], 0, 1)
+    length, size = frames.shape[:2]
+    # All frames go through the trunk in one batch: the products are larger, and only the memory is sequential.
+    flat = functional.encode_frame(net, params, frames.reshape(length * size, *frames.shape[2:]))
+    features = jax.tree.map(lambda x: x.reshape(length, size, *x.shape[1:]), flat)
+    first = jax.tree.map(lambda x: x[0], features)
+    text = functional.encode_text(net, params, batch["input_ids"], batch["attention_mask"])
+    bank, output = functional.start(net, params, first, text)
+    outputs = jax.tree.map(lambda x: x[None], output)
+    if length == 1:
+        return outputs
+    if forced is not None:
+        truth, _ = functional.start_from_mask(net, params, first, batch["masks"][:, 0].astype(jnp.float32))
+        choose = lambda a, b: jnp.where(forced.reshape(-1, *(1,) * (a.ndim - 1)), a, b)  # noqa: E731
+        bank = jax.tree.map(choose, truth, bank)
+    rest = jax.tree.map(lambda x: x[1:], features)
+    _, later = functional.rollout(net, params, bank, rest, remat=net.config.remat)
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outputs, later)
+
+
+def clip_loss(outputs: Output, masks: jax.Array, config: LossConfig) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Mean over frames of `losses.frame_loss`; outputs [T, B, ...], masks [B, T, S, S]."""
+    targets = jnp.swapaxes(masks, 0, 1).astype(jnp.float32)
+    first = jax.tree.map(lambda x: x[0], outputs)
+    total, terms = losses.frame_loss(first, targets[0], config, coarse=True)
+    length = targets.shape[0]
+    if length > 1:
+        rest = jax.tree.map(lambda x: x[1:], outputs)
+        per_frame = jax.vmap(lambda o, t: losses.frame_loss(o, t, config))(rest, targets[1:])
+        later_total, later_terms = jax.tree.map(lambda x: x.sum(0), per_frame)
+        total = total + later_total
+        terms = {name: value + later_terms.get(name, 0.0) for name, value in terms.items()}
+    counts = {name: terms.pop(name) for name in ("J_sum", "J_count")}
+    terms = {name: value / length for name, value in terms.items()}
+    return total / length, {**terms, "J": counts["J_sum"] / jnp.maximum(counts["J_count"], 1)}
+
+
+def train_step(
+    net: MQCSAM, tx: optax.GradientTransformation, config: Config, state: TrainState, batch: dict[str, jax.Array]
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One update. Deterministic: every random choice comes from (config.seed, step)."""
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    probability = teacher_forcing(config.loss, config.steps, state.step)
+    forced = jax.random.bernoulli(key, probability, batch["frames"].shape[:1])
+
+    def objective(params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return clip_loss(forward(net, params, batch, forced), batch["masks"], config.loss)
+
+    (loss, terms), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = {"loss": loss, **terms, "grad_norm": optax.global_norm(grads)}
+    return TrainState(state.step + 1, params, opt_state), metrics
