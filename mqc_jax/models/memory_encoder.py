@@ -1,0 +1,121 @@
+"""SAM2's memory encoder: a frame's features and its mask, fused into what the memory stores."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from mqc_jax.models.position import sine_2d
+from mqc_jax.models.torch_ops import TRUNK_EPSILON, Conv1x1, DepthwiseConv, LayerNorm, gelu
+
+
+class StridedConv3x3(nn.Module):
+    """`torch.nn.Conv2d(C, features, 3, stride=2, padding=1)`: [N, 2h, 2w, C] -> [N, h, w, features].
+
+    Parameters: `kernel` [3, 3, C, features], `bias` [features].
+    """
+
+    features: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = jax.lax.conv_general_dilated(
+            x, kernel, (2, 2), [(1, 1), (1, 1)], dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return y + bias
+
+
+class MaskDownSampler(nn.Module):
+    """`sam2.modeling.memory_encoder.MaskDownSampler`, kernel 3 and stride 2, four times: 1, 4, 16, 64, 256 channels."""
+
+    embed_dim: int
+    total_stride: int = 16
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, mask: jax.Array) -> jax.Array:
+        """[N, 16h, 16w, 1] -> [N, h, w, embed_dim]."""
+        x = mask.astype(self.dtype)
+        steps = self.total_stride.bit_length() - 1
+        for i in range(steps):
+            x = StridedConv3x3(4 * x.shape[-1], self.dtype, name=f"encoder.{3 * i}")(x)
+            x = LayerNorm(epsilon=TRUNK_EPSILON, dtype=self.dtype, name=f"encoder.{3 * i + 1}")(x)
+            x = gelu(x)
+        return Conv1x1(self.embed_dim, dtype=self.dtype, name=f"encoder.{3 * steps}")(x)
+
+
+class CXBlock(nn.Module):
+    """`sam2.modeling.memory_encoder.CXBlock`: ConvNeXt's block, [N, h, w, C] -> the same shape."""
+
+    kernel_size: int
+    layer_scale_init: float
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        dim = x.shape[-1]
+        gamma = self.param("gamma", nn.initializers.constant(self.layer_scale_init), (dim,))
+        y = DepthwiseConv(self.kernel_size, self.dtype, name="dwconv")(x)
+        y = LayerNorm(epsilon=TRUNK_EPSILON, dtype=self.dtype, name="norm")(y)
+        y = gelu(nn.Dense(4 * dim, dtype=self.dtype, name="pwconv1")(y))
+        y = nn.Dense(dim, dtype=self.dtype, name="pwconv2")(y)
+        return x + gamma.astype(y.dtype) * y
+
+
+class Fuser(nn.Module):
+    """`sam2.modeling.memory_encoder.Fuser`: a stack of `CXBlock`."""
+
+    num_layers: int
+    kernel_size: int
+    layer_scale_init: float
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(self.num_layers):
+            x = CXBlock(self.kernel_size, self.layer_scale_init, self.dtype, name=f"layers.{i}")(x)
+        return x
+
+
+class MemoryEncoder(nn.Module):
+    """`sam2.modeling.memory_encoder.MemoryEncoder`.
+
+    Attributes:
+      in_dim: channels D of the image features.
+      out_dim: channels of the memory (64 in SAM2, not D).
+      fuser_layers: ConvNeXt blocks.
+      kernel_size: of their depthwise convolution, odd.
+      layer_scale_init: initial value of their layer scale.
+      dtype: compute dtype.
+    """
+
+    in_dim: int
+    out_dim: int
+    fuser_layers: int = 2
+    kernel_size: int = 7
+    layer_scale_init: float = 1e-6
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self):
+        self.mask_downsampler = MaskDownSampler(self.in_dim, dtype=self.dtype)
+        self.pix_feat_proj = Conv1x1(self.in_dim, dtype=self.dtype)
+        self.fuser = Fuser(self.fuser_layers, self.kernel_size, self.layer_scale_init, self.dtype)
+        self.out_proj = Conv1x1(self.out_dim, dtype=self.dtype)
+
+    def __call__(self, pix_feat: jax.Array, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Encodes a frame as N objects see it.
+
+        Args:
+          pix_feat: [N or 1, h, w, in_dim], the stride-16 features before memory attention.
+          masks: [N, 16h, 16w, 1], what upstream calls the mask for memory: its sigmoid, scale and bias are the caller's.
+
+        Returns:
+          features [N, h, w, out_dim] and their position encoding [1, h, w, out_dim].
+        """
+        x = self.pix_feat_proj(pix_feat) + self.mask_downsampler(masks)
+        x = self.out_proj(self.fuser(x))
+        return x, jnp.asarray(sine_2d(x.shape[1], x.shape[2], self.out_dim), x.dtype)[None]
