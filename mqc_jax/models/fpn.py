@@ -53,7 +53,10 @@ class FpnNeck(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """Trunk and neck: `ImageEncoder(**HIERA_SIZES["tiny"])`; the trunk's attributes are those of `Hiera`."""
+    """Trunk and neck: `ImageEncoder(**HIERA_SIZES["tiny"])`; the trunk's attributes are those of `Hiera`.
+
+    A caller that needs the trunk's own stages too calls `trunk` and `neck` one after the other.
+    """
 
     embed_dim: int
     num_heads: int
@@ -62,13 +65,12 @@ class ImageEncoder(nn.Module):
     window_pos_embed_bkg_spatial_size: tuple[int, int]
     window_spec: tuple[int, ...]
     d_model: int = 256
+    fpn_top_down_levels: tuple[int, ...] = (2, 3)
     remat: bool = False
     dtype: DTypeLike = jnp.float32
 
-    @nn.compact
-    def __call__(self, image: jax.Array) -> Pyramid:
-        """[B, H, W, 3], normalised, H and W multiples of 32 -> levels of strides 4, 8 and 16."""
-        trunk = Hiera(
+    def setup(self):
+        self.trunk = Hiera(
             embed_dim=self.embed_dim,
             num_heads=self.num_heads,
             stages=self.stages,
@@ -77,6 +79,9 @@ class ImageEncoder(nn.Module):
             window_spec=self.window_spec,
             remat=self.remat,
             dtype=self.dtype,
-            name="trunk",
         )
-        return FpnNeck(self.d_model, dtype=self.dtype, name="neck")(trunk(image))
+        self.neck = FpnNeck(self.d_model, self.fpn_top_down_levels, dtype=self.dtype)
+
+    def __call__(self, image: jax.Array) -> Pyramid:
+        """[B, H, W, 3], normalised, H and W multiples of 32 -> levels of strides 4, 8 and 16."""
+        return self.neck(self.trunk(image))

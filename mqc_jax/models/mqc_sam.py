@@ -20,7 +20,6 @@ from mqc_jax.models import crobim, memory_bank, position, torch_ops
 from mqc_jax.models.attention import MLP
 from mqc_jax.models.bert import Bert
 from mqc_jax.models.fpn import ImageEncoder
-from mqc_jax.models.hiera import Hiera
 from mqc_jax.models.mask_decoder import MaskDecoder, MaskPrediction, select
 from mqc_jax.models.memory_attention import MemoryAttention
 from mqc_jax.models.memory_bank import MemoryBank, Slots
@@ -88,8 +87,13 @@ class MQCSAM(nn.Module):
     def setup(self) -> None:
         c, dtype = self.config, self.dtype
         grid = (c.image_size // 16, c.image_size // 16)
-        trunk = Hiera(**dataclasses.asdict(c.hiera), remat=c.remat, dtype=dtype)
-        self.image_encoder = ImageEncoder(trunk, c.d_model, c.fpn_top_down_levels, dtype=dtype)
+        self.image_encoder = ImageEncoder(
+            **dataclasses.asdict(c.hiera),
+            d_model=c.d_model,
+            fpn_top_down_levels=c.fpn_top_down_levels,
+            remat=c.remat,
+            dtype=dtype,
+        )
         self.memory_attention = MemoryAttention(
             d_model=c.d_model,
             num_layers=c.memory_attention_layers,
