@@ -1,0 +1,190 @@
+"""J and F of the DAVIS 2017 benchmark (paper, eqs. 25-28), computed only where the masks are.
+
+Everything beyond one pixel around the two masks' common bounding box is background in both and contributes nothing to
+either number, so both are computed in that box. A satellite target covers a few hundredths of a per cent of its frame.
+"""
+
+import csv
+import dataclasses
+import functools
+import io
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+BOUNDARY_TOLERANCE = 0.008  # of the frame's diagonal
+RECALL_THRESHOLD = 0.5  # tau_rec of eq. 28
+PER_FRAME_COLUMNS = ("sequence", "expression", "frame", "J", "F")
+
+
+class FrameScore(NamedTuple):
+    """One frame's region similarity and contour accuracy, both in [0, 1]."""
+
+    j: float
+    f: float
+
+
+def score_frame(prediction: np.ndarray, truth: np.ndarray) -> FrameScore:
+    """J and F of one frame.
+
+    J is the intersection over the union, 1 if both masks are empty. F is the harmonic mean of the share of predicted
+    boundary pixels within ceil(0.008 * diagonal) pixels of a true one, and the reverse; a boundary that is missing on one
+    side alone gives 0, on both sides 1 (so does a mask that fills the frame: it has no boundary).
+
+    Args:
+      prediction: bool or uint8 [H, W], non-zero is target.
+      truth: the same shape.
+    """
+    if prediction.shape != truth.shape or prediction.ndim != 2:
+        raise ValueError(f"masks must be two [H, W] arrays of one shape, got {prediction.shape} and {truth.shape}")
+    predicted, true, radius = _crop(_binary(prediction), _binary(truth))
+    union = cv2.countNonZero(predicted | true)
+    j = cv2.countNonZero(predicted & true) / union if union else 1.0
+    return FrameScore(j, _contour_accuracy(_boundary(predicted), _boundary(true), radius))
+
+
+def boundary_radius(size: tuple[int, int]) -> int:
+    """The matching distance in pixels for a frame of (height, width)."""
+    return math.ceil(BOUNDARY_TOLERANCE * float(np.linalg.norm(size)))
+
+
+def _binary(mask: np.ndarray) -> np.ndarray:
+    mask = np.ascontiguousarray(mask)
+    return mask.view(np.uint8) if mask.dtype == bool else (mask != 0).view(np.uint8)
+
+
+def _crop(predicted: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Both masks within their common box and one pixel around it (the boundary map looks one pixel ahead)."""
+    height, width = true.shape
+    boxes = [box for box in (cv2.boundingRect(predicted), cv2.boundingRect(true)) if box[2]]
+    radius = boundary_radius(true.shape)
+    if not boxes:
+        return predicted[:0, :0], true[:0, :0], radius
+    left, top = (max(min(box[axis] for box in boxes) - 1, 0) for axis in (0, 1))
+    right = min(max(box[0] + box[2] for box in boxes) + 1, width)
+    bottom = min(max(box[1] + box[3] for box in boxes) + 1, height)
+    window = np.s_[top:bottom, left:right]
+    return np.ascontiguousarray(predicted[window]), np.ascontiguousarray(true[window]), radius
+
+
+def _boundary(mask: np.ndarray) -> np.ndarray:
+    """The benchmark's boundary map (seg2bmap): 1 where a pixel differs from its east, south or south-east neighbour.
+
+    In the last row only east counts, in the last column only south. Rows and columns that a crop has cut off are
+    background, and so is the crop's own rim on those sides, so a crop's map is the frame's.
+    """
+    edge = np.zeros_like(mask)
+    if not mask.size:
+        return edge
+    edge[:-1, :-1] = (
+        (mask[:-1, :-1] ^ mask[:-1, 1:]) | (mask[:-1, :-1] ^ mask[1:, :-1]) | (mask[:-1, :-1] ^ mask[1:, 1:])
+    )
+    edge[-1, :-1] = mask[-1, :-1] ^ mask[-1, 1:]
+    edge[:-1, -1] = mask[:-1, -1] ^ mask[1:, -1]
+    return edge
+
+
+@functools.lru_cache(maxsize=64)
+def _disk(radius: int) -> np.ndarray:
+    offset = np.arange(-radius, radius + 1)
+    return (offset[:, None] ** 2 + offset[None, :] ** 2 <= radius**2).astype(np.uint8)
+
+
+def _contour_accuracy(predicted: np.ndarray, true: np.ndarray, radius: int) -> float:
+    n_predicted, n_true = cv2.countNonZero(predicted), cv2.countNonZero(true)
+    if not n_predicted or not n_true:
+        return float(n_predicted == n_true)
+    matched = cv2.countNonZero(predicted & cv2.dilate(true, _disk(radius)))
+    found = cv2.countNonZero(true & cv2.dilate(predicted, _disk(radius)))
+    precision, recall = matched / n_predicted, found / n_true
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+@dataclasses.dataclass
+class TargetScore:
+    """Sums over one target's frames, divided only when read; V of eq. 25 is the frames added."""
+
+    n_frames: int = 0
+    j: float = 0.0
+    f: float = 0.0
+    j_hits: int = 0
+    f_hits: int = 0
+
+    def add(self, score: FrameScore) -> None:
+        """Counts one frame in which the target is present."""
+        self.n_frames += 1
+        self.j += score.j
+        self.f += score.f
+        self.j_hits += score.j > RECALL_THRESHOLD
+        self.f_hits += score.f > RECALL_THRESHOLD
+
+    def means(self) -> dict[str, float]:
+        """`J&F`, `J`, `J_recall`, `F`, `F_recall` in [0, 1] over this target's frames."""
+        j, f = self.j / self.n_frames, self.f / self.n_frames
+        return {
+            "J&F": (j + f) / 2,
+            "J": j,
+            "J_recall": self.j_hits / self.n_frames,
+            "F": f,
+            "F_recall": self.f_hits / self.n_frames,
+        }
+
+
+class Scores:
+    """Collects a dataset's frames and reports it.
+
+    A target is one (sequence, expression). Each target weighs the same, however long its sequence: its sums are divided
+    once, then the targets are averaged, as the benchmark does. A target that is never present has no V and is left out.
+    """
+
+    def __init__(self) -> None:
+        self._targets: dict[tuple[str, str], TargetScore] = {}
+        self._rows: list[tuple[str, str, str, float, float]] = []
+
+    def add(self, sequence: str, expression: str, frame: str, prediction: np.ndarray, truth: np.ndarray) -> None:
+        """Scores one frame (masks [H, W], non-zero is target); frames without the target are not counted."""
+        if np.any(truth):
+            self.add_score(sequence, expression, frame, score_frame(prediction, truth))
+
+    def add_score(self, sequence: str, expression: str, frame: str, score: FrameScore) -> None:
+        """Counts a frame that was scored elsewhere, for example in another process."""
+        self._targets.setdefault((sequence, expression), TargetScore()).add(score)
+        self._rows.append((sequence, expression, frame, score.j, score.f))
+
+    def summary(self) -> dict[str, Any]:
+        """The content of `metrics.json`: numbers in [0, 1], `n_frames`, `n_targets` and `per_sequence`, which holds the
+        same numbers for each sequence's targets. Without any frame the numbers are None."""
+        by_sequence: dict[str, list[TargetScore]] = {}
+        for (sequence, _), target in self._targets.items():
+            by_sequence.setdefault(sequence, []).append(target)
+        return {
+            **_average(self._targets.values()),
+            "per_sequence": {name: _average(targets) for name, targets in sorted(by_sequence.items())},
+        }
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The lines of `per_frame.csv` in order of sequence, expression and frame."""
+        for row in sorted(self._rows, key=lambda row: row[:3]):
+            yield dict(zip(PER_FRAME_COLUMNS, row, strict=True))
+
+    def per_frame_csv(self) -> str:
+        """`per_frame.csv` as text; numbers with every digit, so that reading them back gives the same floats."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, PER_FRAME_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows())
+        return text.getvalue()
+
+
+def _average(targets: Iterable[TargetScore]) -> dict[str, Any]:
+    targets = list(targets)
+    means: list[Mapping[str, float]] = [target.means() for target in targets]
+    names = ("J&F", "J", "J_recall", "F", "F_recall")
+    return {
+        **{name: math.fsum(mean[name] for mean in means) / len(means) if means else None for name in names},
+        "n_frames": sum(target.n_frames for target in targets),
+        "n_targets": len(targets),
+    }
