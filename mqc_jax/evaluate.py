@@ -1,0 +1,322 @@
+"""Scores a model on a dataset, or anyone's masks against the truth: J, F and their recalls.
+
+    python -m mqc_jax.evaluate --checkpoint DIR --data_dir DIR --dataset ref_youtube_vos --split test --output DIR
+    python -m mqc_jax.evaluate --predictions DIR --ground_truth DIR --output DIR
+
+Both write `metrics.json` and `per_frame.csv` under `--output`; the first also writes
+`masks/<sequence>/<expression>/<frame:05d>.png` (0 or 255, every frame), which the second can score again. The first
+form's metrics.json further has `per_class` and `per_tag`, where the dataset knows classes and tags, and `speed`.
+"""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from mqc_jax.config import CALIBRATIONS, MEMORIES
+from mqc_jax.data.images import decode_mask
+from mqc_jax.data.source import Sequence, VideoSource
+from mqc_jax.errors import UserError, run
+from mqc_jax.files import staged
+from mqc_jax.metrics import FrameScore, Scores, score_frame
+from mqc_jax.predict import MAX_HELD, write_mask
+
+TARGETS_AT_ONCE = 4
+"""Sentences in one tracker. They share the image encoding; a fixed number keeps it to one compilation."""
+
+
+class _Grouped:
+    """Scores of all targets, and again of each class and tag."""
+
+    def __init__(self) -> None:
+        self.all = Scores()
+        self.groups: dict[str, dict[str, Scores]] = {"per_class": {}, "per_tag": {}}
+
+    def add(self, sequence: Sequence, expression: Any, frame: str, score: FrameScore) -> None:
+        self.all.add_score(sequence.name, expression.id, frame, score)
+        classes = {sequence.categories[i] for i in expression.object_ids if i in sequence.categories}
+        for kind, names in (("per_class", classes), ("per_tag", set(sequence.tags))):
+            for name in names:
+                scores = self.groups[kind].setdefault(name, Scores())
+                scores.add_score(sequence.name, expression.id, frame, score)
+
+    def summary(self) -> dict[str, Any]:
+        summary = self.all.summary()
+        for kind, members in self.groups.items():
+            if members:
+                summary[kind] = {name: _without_sequences(scores) for name, scores in sorted(members.items())}
+        return summary
+
+
+def _without_sequences(scores: Scores) -> dict[str, Any]:
+    return {key: value for key, value in scores.summary().items() if key != "per_sequence"}
+
+
+def evaluate_model(
+    source: VideoSource,
+    make_tracker: Callable[[list[str]], Any],
+    output: str,
+    max_sequences: int | None = None,
+    targets_at_once: int = TARGETS_AT_ONCE,
+    facts: dict[str, Any] | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Runs a tracker over every sequence of a split with all its sentences, writes masks and scores.
+
+    Args:
+      source: from `open_source`.
+      make_tracker: called with exactly `targets_at_once` sentences, or fewer where no sequence has more; returns an
+        object with `Tracker`'s `push` and `finish`.
+      output: folder to write; masks of an earlier run in it are replaced.
+      max_sequences: only the first so many.
+      targets_at_once: sentences in one tracker. A group that is not full is filled by repeating its last sentence,
+        and the repetitions' masks are dropped, so that every tracker has one shape.
+      facts: stored in metrics.json under `model`.
+      progress: show a progress bar on stderr.
+
+    Returns:
+      What metrics.json holds.
+
+    Raises:
+      UserError: nothing to evaluate, or no truth to score against.
+    """
+    sequences = source.sequences[:max_sequences]
+    most = max((len(sequence.expressions) for sequence in sequences), default=0)
+    if not most:
+        raise UserError("the split holds no sentence, so there is nothing to evaluate")
+    per_group = min(targets_at_once, most)
+    scores = _Grouped()
+    seconds, images, masks = 0.0, 0, 0
+    total = sum(len(s.frame_names) * -(-len(s.expressions) // per_group) for s in sequences)
+    with (
+        staged(output) as staging,
+        tqdm(total=total, unit="frame", disable=not progress, mininterval=_interval(), desc="evaluating") as bar,
+    ):
+        for position, sequence in enumerate(sequences):
+            bar.set_postfix_str(sequence.name)
+            names = mask_names(sequence)
+            for group in _groups(sequence.expressions, per_group):
+                folders = [staging / "masks" / sequence.name / expression.id for expression in group]
+                for folder in folders:
+                    folder.mkdir(parents=True)
+                texts = [expression.text for expression in group]
+                tracker = make_tracker(texts + texts[-1:] * (per_group - len(texts)))
+                timer = _Timer()
+                for t, found in _follow(source, position, sequence, tracker, timer):
+                    truth = source.labels(position, t)
+                    for expression, folder, mask in zip(group, folders, found, strict=False):
+                        write_mask(folder / f"{names[t]}.png", mask)
+                        if truth is None or not expression.object_ids:
+                            continue
+                        target = expression.mask(truth)
+                        if target.any():
+                            scores.add(sequence, expression, names[t], score_frame(mask, target))
+                    bar.update()
+                seconds += timer.seconds
+                images += len(names)
+                masks += len(names) * len(group)
+        summary = scores.summary()
+        if not summary["n_frames"]:
+            raise UserError(
+                "the split has no annotated frame with a target in it, so there is nothing to score against"
+            )
+        speed = images / max(seconds, 1e-9)
+        summary["speed"] = {"frames_per_second": speed, "masks_per_second": masks / max(seconds, 1e-9)}
+        if facts:
+            summary["model"] = facts
+        _write(staging, summary, scores.all)
+        shutil.rmtree(Path(output) / "masks", ignore_errors=True)
+    return summary
+
+
+def score_trees(predictions: str, ground_truth: str, output: str, progress: bool = True) -> dict[str, Any]:
+    """Scores `<sequence>/<expression>/<frame>.png` under `predictions` against the same tree under `ground_truth`.
+
+    The truth says which frames there are; every one in which the target is present needs a prediction. Predictions of
+    frames or targets beyond the truth's are not looked at.
+
+    Returns:
+      What metrics.json holds.
+
+    Raises:
+      UserError: a tree is missing or is none of this kind, a prediction is missing or of another size, a mask cannot
+        be read.
+    """
+    predicted, true = Path(predictions), Path(ground_truth)
+    for flag, root in (("predictions", predicted), ("ground_truth", true)):
+        if not root.is_dir():
+            raise UserError(f"--{flag} {root} is not a folder; give a tree of <sequence>/<expression>/<frame>.png")
+    targets = _targets(true)
+    if not targets:
+        raise UserError(f"--ground_truth {true} holds no <sequence>/<expression>/<frame>.png; is it another layout?")
+    missing = [target for target in targets if not (predicted / target).is_dir()]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {len(targets)} targets in {true} have no folder in {predicted}, "
+            f"the first is {missing[0]}; predictions lie in <sequence>/<expression>/<frame>.png"
+        )
+    scores = Scores()
+    with staged(output) as staging:
+        for target in tqdm(targets, unit="target", disable=not progress, mininterval=_interval(), desc="scoring"):
+            for place in sorted((true / target).glob("*.png")):
+                truth = _read_mask(place)
+                if not truth.any():
+                    continue
+                other = predicted / target / place.name
+                if not other.is_file():
+                    raise UserError(f"the prediction {other} is missing; every frame with a target in it needs one")
+                mask = _read_mask(other)
+                if mask.shape != truth.shape:
+                    raise UserError(
+                        f"{other} is {mask.shape[1]}x{mask.shape[0]} but its truth is {truth.shape[1]}x{truth.shape[0]}"
+                        "; predictions need the frame's size"
+                    )
+                scores.add_score(target.parts[0], target.parts[1], place.stem, score_frame(mask, truth))
+        summary = scores.summary()
+        if not summary["n_frames"]:
+            raise UserError(f"no mask under {true} has a target in it, so there is nothing to score against")
+        _write(staging, summary, scores)
+    return summary
+
+
+def mask_names(sequence: Sequence) -> list[str]:
+    """The file names, without suffix, of a sequence's masks: the frames' own numbers, five digits wide.
+
+    Frames whose names are not numbers, or not distinct ones, are counted from 0.
+    """
+    numbers = [int(name) for name in sequence.frame_names if name.isascii() and name.isdigit()]
+    if len(numbers) != len(sequence.frame_names) or len(set(numbers)) != len(numbers):
+        numbers = range(len(sequence.frame_names))
+    return [f"{number:05d}" for number in numbers]
+
+
+class _Timer:
+    """Seconds spent in the tracker; its first frame, mostly compilation, counts as much as the mean of the others."""
+
+    def __init__(self) -> None:
+        self.spent: list[float] = []
+
+    def __call__(self, call: Callable, *arguments: Any) -> Any:
+        started = time.perf_counter()
+        result = call(*arguments)
+        self.spent.append(time.perf_counter() - started)
+        return result
+
+    @property
+    def seconds(self) -> float:
+        later = self.spent[1:]
+        return sum(later) * (1 + 1 / len(later)) if later else sum(self.spent)
+
+
+def _follow(
+    source: VideoSource, position: int, sequence: Sequence, tracker: Any, timer: _Timer
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (t, masks) of each frame in order and checks that none is left out."""
+    due = 0
+    for t in range(len(sequence.frame_names) + 1):
+        last = t == len(sequence.frame_names)
+        outputs = timer(tracker.finish) if last else timer(tracker.push, source.frame(position, t))
+        for out in outputs:
+            if out.frame_index != due:
+                raise RuntimeError(f"{sequence.name}: the tracker gave frame {out.frame_index} where {due} was due")
+            yield due, np.asarray(out.masks, bool)
+            due += 1
+        if t - due > MAX_HELD:
+            raise RuntimeError(f"{sequence.name}: the tracker holds back more than {MAX_HELD} frames")
+    if due != len(sequence.frame_names):
+        raise RuntimeError(f"{sequence.name}: the tracker gave {due} of {len(sequence.frame_names)} frames")
+
+
+def _groups(expressions: tuple, size: int) -> Iterator[tuple]:
+    for start in range(0, len(expressions), size):
+        yield expressions[start : start + size]
+
+
+def _targets(root: Path) -> list[Path]:
+    """`<sequence>/<expression>` of every folder two levels down that holds a PNG."""
+    return sorted({place.parent.relative_to(root) for place in root.glob("*/*/*.png")})
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    return decode_mask(path.read_bytes(), str(path))
+
+
+def _write(folder: Path, summary: dict[str, Any], scores: Scores) -> None:
+    (folder / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (folder / "per_frame.csv").write_text(scores.per_frame_csv())
+
+
+def _interval() -> float:
+    return 0.2 if sys.stderr.isatty() else 5.0
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string("checkpoint", None, "Checkpoint or training run's folder; left out: the one that ships.")
+    flags.DEFINE_string("data_dir", None, "The dataset's folder, or the one TFDS builds into.")
+    flags.DEFINE_string("dataset", None, "A TFDS name, or a layout read from the folder, such as ref_youtube_vos.")
+    flags.DEFINE_string("split", "test", "Split of the dataset.")
+    flags.DEFINE_enum("calibration", None, CALIBRATIONS, "Overrides the checkpoint's model.calibration.")
+    flags.DEFINE_enum("memory", None, MEMORIES, "Overrides the checkpoint's model.memory.")
+    flags.DEFINE_integer("max_sequences", None, "Evaluate only the first so many sequences.", lower_bound=1)
+    flags.DEFINE_integer("targets_at_once", TARGETS_AT_ONCE, "Sentences that share one image encoding.", lower_bound=1)
+    flags.DEFINE_string("predictions", None, "Masks to score: <sequence>/<expression>/<frame:05d>.png.")
+    flags.DEFINE_string("ground_truth", None, "True masks, in the same form.")
+    flags.DEFINE_string("output", None, "Folder to write results to.")
+
+
+_MODEL_FLAGS = ("checkpoint", "data_dir", "dataset", "calibration", "memory", "max_sequences")
+_TREE_FLAGS = ("predictions", "ground_truth")
+
+
+def main(argv: list[str]) -> None:
+    values = flags.FLAGS
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; every option has a name, see --help")
+    of_model = [name for name in _MODEL_FLAGS if getattr(values, name) is not None]
+    of_trees = [name for name in _TREE_FLAGS if getattr(values, name) is not None]
+    if of_model and of_trees:
+        raise UserError(
+            f"--{of_model[0]} and --{of_trees[0]} do not go together: give either --checkpoint, --data_dir and "
+            "--dataset to run a model, or --predictions and --ground_truth to score masks"
+        )
+    required = (*_TREE_FLAGS, "output") if of_trees else ("data_dir", "dataset", "output")
+    for name in required:
+        if not getattr(values, name):
+            form = "--predictions and --ground_truth" if of_trees else "--data_dir and --dataset"
+            raise UserError(f"--{name} is missing; give {form} and --output, see --help")
+    summary = score_trees(values.predictions, values.ground_truth, values.output) if of_trees else _run_model(values)
+    line = ", ".join(f"{name} {summary[name]:.4f}" for name in ("J&F", "J", "J_recall", "F", "F_recall"))
+    print(f"{line} over {summary['n_frames']} frames of {summary['n_targets']} targets: {values.output}")
+
+
+def _run_model(values: flags.FlagValues) -> dict[str, Any]:
+    import mqc_jax
+    from mqc_jax.data.images import decode_mask
+from mqc_jax.data.source import open_source
+    from mqc_jax.predict import model_facts
+
+    source = open_source(values.dataset, values.data_dir, values.split)
+    model = mqc_jax.load(values.checkpoint)
+    switches = {name: getattr(values, name) for name in ("calibration", "memory") if getattr(values, name)}
+    if switches:
+        model = model.replace(**switches)
+    return evaluate_model(
+        source,
+        lambda texts: mqc_jax.Tracker(model, texts),
+        values.output,
+        max_sequences=values.max_sequences,
+        targets_at_once=values.targets_at_once,
+        facts=model_facts(model),
+    )
+
+
+if __name__ == "__main__":
+    _define_flags()
+    run(main)

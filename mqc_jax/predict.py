@@ -1,0 +1,277 @@
+"""Segments what a sentence points at in a video.
+
+    python -m mqc_jax.predict --video clip.mp4 --text "the yacht at the bottom-right" --output out/
+
+`--text` may be given several times, one target each. `--video` is a video file, a folder of frames, or a pattern such
+as `frames/*.png`. Written under `--output`, all of it or nothing:
+
+    masks/<target:02d>/<frame:05d>.png   0 or 255, at the frame's size, one for every frame and target
+    overlay.mp4                          the video with the masks drawn in, plays in a browser
+    tracks.csv                           frame, target, presence, area, centroid and box, in pixels
+    report.html                          one page with everything worth looking at
+    result.json                          the same for programs
+"""
+
+import collections
+import csv
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from mqc_jax import history, viz
+from mqc_jax.errors import UserError, run
+from mqc_jax.files import staged
+from mqc_jax.report import Facts, jpeg, write_report
+from mqc_jax.video import VideoReader, VideoWriter, open_video
+
+TRACK_COLUMNS = ("frame", "target", "presence", "area", "centroid_x", "centroid_y", "x0", "y0", "x1", "y1")
+"""Areas in pixels; centroids count from the centre of the top-left pixel; x1 and y1 are exclusive. Where the target is
+not visible, centroid and box are empty."""
+
+MAX_HELD = 512
+"""Frames a tracker may hold back; more would mean that it never answers, and memory would grow."""
+
+
+def predict(
+    video: str,
+    texts: Sequence[str],
+    output: str,
+    make_tracker: Callable[[list[str]], Any],
+    model_facts: dict[str, Any] | None = None,
+    progress: bool = True,
+) -> Path:
+    """Runs a tracker over a video and writes everything the module's docstring lists.
+
+    Args:
+      video: what `open_video` takes.
+      texts: one sentence a target.
+      output: folder to write; results of an earlier run in it are replaced.
+      make_tracker: called with the sentences, returns an object with `Tracker`'s `push` and `finish`.
+      model_facts: shown in the report and stored in result.json; `image_size` is also used for a warning.
+      progress: show a progress bar on stderr.
+
+    Returns:
+      The path of the report.
+
+    Raises:
+      UserError: a sentence is missing or empty, the video cannot be read, the output cannot be written.
+    """
+    texts = check_texts(texts)
+    reader = open_video(video)
+    with staged(output) as staging:
+        tracker = make_tracker(texts)
+        session = _Session(reader, texts, staging)
+        session.follow(tracker, progress)
+        facts = session.facts(model_facts or {})
+        (staging / "result.json").write_text(json.dumps(facts.as_dict(), indent=2, ensure_ascii=False) + "\n")
+        write_report(staging / "report.html", facts)
+        # Merging would leave masks of frames that an earlier, longer video had.
+        shutil.rmtree(Path(output) / "masks", ignore_errors=True)
+    return Path(output) / "report.html"
+
+
+def check_texts(texts: Sequence[str]) -> list[str]:
+    """The sentences, stripped.
+
+    Raises:
+      UserError: there is none, or one of them is empty.
+    """
+    if not texts:
+        raise UserError('no sentence given; say what to segment with --text "the yacht at the bottom-right"')
+    stripped = [text.strip() for text in texts]
+    for number, text in enumerate(stripped, 1):
+        if not text:
+            raise UserError(f"sentence {number} of {len(texts)} is empty; say what to segment, or leave it out")
+    return stripped
+
+
+class _Session:
+    """One video on its way to disk: everything that is written or remembered frame by frame."""
+
+    def __init__(self, reader: VideoReader, texts: list[str], folder: Path) -> None:
+        self.reader, self.texts, self.folder = reader, texts, folder
+        self.targets = [history.TargetHistory(text) for text in texts]
+        self.gallery = history.Gallery()
+        self.painter = viz.Painter(reader.size, texts)
+        self.evidence: list[tuple[str, int | None, bytes]] = []
+        self.held: collections.deque[np.ndarray] = collections.deque()
+        self.most_held = 0
+        self.written = 0
+        self.seconds = dict.fromkeys(("read", "track", "draw and write"), 0.0)
+        self.first_seconds = 0.0
+
+    def follow(self, tracker: Any, progress: bool) -> None:
+        """Reads, tracks and writes the whole video."""
+        for target in range(len(self.texts)):
+            (self.folder / "masks" / f"{target:02d}").mkdir(parents=True)
+        interval = 0.2 if sys.stderr.isatty() else 5.0
+        total = self.reader.frame_count
+        with (
+            open(self.folder / "tracks.csv", "w", newline="") as table,
+            VideoWriter(self.folder / "overlay.mp4", min(max(self.reader.fps, 1.0), 60.0)) as self._overlay,
+            tqdm(total=total, unit="frame", disable=not progress, mininterval=interval, desc="segmenting") as bar,
+        ):
+            self._rows = csv.writer(table)
+            self._rows.writerow(TRACK_COLUMNS)
+            frames = iter(self.reader)
+            while (frame := self._timed("read", next, frames, None)) is not None:
+                self.held.append(frame)
+                self.most_held = max(self.most_held, len(self.held))
+                started = time.perf_counter()
+                outputs = self._timed("track", tracker.push, frame)
+                if self.written == 0 and len(self.held) == 1:
+                    self.first_seconds = time.perf_counter() - started
+                self._emit(outputs, bar)
+                if len(self.held) > MAX_HELD:
+                    raise RuntimeError(f"the tracker holds back more than {MAX_HELD} frames")
+            self._emit(self._timed("track", tracker.finish), bar)
+        if self.held:
+            raise RuntimeError(f"the tracker gave no mask for frame {self.written} and later ones")
+
+    def _timed(self, stage: str, call: Callable, *arguments: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return call(*arguments)
+        finally:
+            self.seconds[stage] += time.perf_counter() - started
+
+    def _emit(self, outputs: Sequence[Any], bar: tqdm) -> None:
+        for out in outputs:
+            if out.frame_index != self.written or not self.held:
+                raise RuntimeError(f"the tracker gave frame {out.frame_index} where {self.written} was due")
+            self._timed("draw and write", self._write, self.held.popleft(), out)
+            self.written += 1
+            bar.update()
+
+    def _write(self, frame: np.ndarray, out: Any) -> None:
+        index, masks = out.frame_index, np.asarray(out.masks, bool)
+        if masks.shape != (len(self.texts), *frame.shape[:2]):
+            raise RuntimeError(
+                f"masks of frame {index} are {masks.shape}, due are {len(self.texts)} of {frame.shape[:2]}"
+            )
+        for target, mask in enumerate(masks):
+            write_mask(self.folder / "masks" / f"{target:02d}" / f"{index:05d}.png", mask)
+            area = int(np.count_nonzero(mask))
+            self.targets[target].add(float(out.presence[target]), area, mask.size)
+            self._rows.writerow([index, target, f"{float(out.presence[target]):.4f}", area, *_place(mask, area)])
+        picture = self.painter.paint(frame, masks, [float(p) for p in out.presence], index)
+        self._overlay.write(picture)
+        plain = picture[: self.painter.height]  # without the caption: the page has its own
+        if self.gallery.wants(index):
+            self.gallery.add(index, jpeg(plain, 720))
+        if index == 0:
+            self._keep_evidence(frame, out.evidence, plain)
+
+    def _keep_evidence(self, frame: np.ndarray, evidence: dict[str, np.ndarray], picture: np.ndarray) -> None:
+        self.evidence.append(("frame", None, jpeg(frame, 720)))
+        for name, maps in evidence.items():
+            for target, values in enumerate(maps):
+                self.evidence.append((name, target, jpeg(viz.heat_map(frame, values), 720)))
+        self.evidence.append(("mask", None, jpeg(picture, 720)))
+
+    def facts(self, model: dict[str, Any]) -> Facts:
+        """What the report and result.json tell."""
+        notes = list(self.reader.notes)
+        height, width = self.reader.size
+        size = model.get("image_size")
+        for target in self.targets:
+            small = target.first_area_px * size * size / (height * width) if size else 0
+            if 0 < small < 12:
+                notes.append(
+                    f"“{target.text}”: the target covers only {small:.1f} pixels once the frame is resized to the "
+                    f"model's {size}x{size}; its outline is uncertain. Cropping the video around it would help."
+                )
+            notes += target.sentences()
+        return Facts(
+            video={
+                "path": self.reader.path,
+                "width": width,
+                "height": height,
+                "fps": round(self.reader.fps, 3),
+                "frames": self.written,
+            },
+            model=model,
+            targets=self.targets,
+            notes=notes,
+            seconds=dict(self.seconds),
+            first_seconds=self.first_seconds,
+            latency_frames=self.most_held - 1,
+            evidence=self.evidence,
+            pictures=self.gallery.spread(8),
+            overlay=self.folder / "overlay.mp4",
+        )
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    """Writes a bool mask as an 8-bit PNG of 0 and 255."""
+    done, data = cv2.imencode(".png", mask.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not done:
+        raise RuntimeError(f"the mask {path.name} could not be encoded")
+    # imwrite would swallow a full disk; this raises.
+    path.write_bytes(data.tobytes())
+
+
+def _place(mask: np.ndarray, area: int) -> list:
+    if not area:
+        return [""] * 6
+    x0, y0, x1, y1 = viz.bounding_box(mask)
+    part = mask[y0:y1, x0:x1]
+    x = x0 + float(part.sum(0) @ np.arange(x1 - x0)) / area
+    y = y0 + float(part.sum(1) @ np.arange(y1 - y0)) / area
+    return [f"{x:.2f}", f"{y:.2f}", x0, y0, x1, y1]
+
+
+def model_facts(model: Any) -> dict[str, Any]:
+    """What the report says about a loaded `mqc_jax.Model`."""
+    import jax
+
+    return {
+        "checkpoint": model.path,
+        "image_size": model.config.image_size,
+        "calibration": model.config.calibration,
+        "memory": model.config.memory,
+        "parameters": sum(int(leaf.size) for leaf in jax.tree.leaves(model.params)),
+        "device": f"{jax.devices()[0].platform} ({jax.devices()[0].device_kind})",
+    }
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string("checkpoint", None, "Checkpoint or training run's folder; left out: the one that ships.")
+    flags.DEFINE_string("video", None, "Video file, folder of frames, or a pattern such as frames/*.png.")
+    flags.DEFINE_multi_string("text", None, "What to segment, as seen in the first frame; repeat for more targets.")
+    flags.DEFINE_string("output", None, "Folder to write masks, overlay video, tables and report to.")
+
+
+def main(argv: list[str]) -> None:
+    values = flags.FLAGS
+    if len(argv) > 1:
+        raise UserError(
+            f'unexpected argument {argv[1]!r}; put quotes around a sentence: --text "the yacht at the left"'
+        )
+    for name in ("video", "output"):
+        if not getattr(values, name):
+            raise UserError(f"--{name} is missing; --help tells what it is")
+    texts = check_texts(values.text or [])
+    open_video(values.video)  # a wrong path should not wait for the model
+
+    import mqc_jax
+
+    model = mqc_jax.load(values.checkpoint)
+    report = predict(
+        values.video, texts, values.output, lambda sentences: mqc_jax.Tracker(model, sentences), model_facts(model)
+    )
+    print(f"report: {report}")
+
+
+if __name__ == "__main__":
+    _define_flags()
+    run(main)
