@@ -119,11 +119,21 @@ def test_depthwise_conv_and_its_gradients(kernel_size):
     assert difference(gradients["bias"], bias.grad.numpy()) < 1e-5
 
 
-def test_conv1x1():
-    x, kernel, bias = normal(2, 5, 6, 4), normal(1, 1, 4, 7), normal(7)
-    weight = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())
-    reference = from_torch(F.conv2d(to_torch(x), weight, torch.from_numpy(bias)))
-    assert difference(torch_ops.Conv1x1(7).apply({"params": {"kernel": kernel, "bias": bias}}, x), reference) < 1e-5
+@pytest.mark.parametrize("kind", ["dense", "conv1x1"])
+def test_products_and_their_gradients(kind):
+    x, cotangent, kernel, bias = normal(2, 5, 6, 4), normal(2, 5, 6, 7), normal(4, 7), normal(7)
+    module = torch_ops.Dense(7) if kind == "dense" else torch_ops.Conv1x1(7)
+    params = {"kernel": kernel if kind == "dense" else kernel[None, None], "bias": bias}
+    output, pullback = jax.vjp(jax.jit(lambda p, x: module.apply({"params": p}, x)), params, x)
+    gradients, gradient_x = pullback(jnp.asarray(cotangent))
+
+    inputs = [torch.from_numpy(a.copy()).requires_grad_() for a in (x, kernel.T, bias)]
+    reference = F.linear(*inputs)
+    reference.backward(torch.from_numpy(cotangent))
+    assert difference(output, reference.detach()) < 1e-5
+    assert difference(gradient_x, inputs[0].grad) < 1e-5
+    assert difference(gradients["kernel"].reshape(4, 7), inputs[1].grad.T) < 1e-5
+    assert difference(gradients["bias"], inputs[2].grad) < 1e-5
 
 
 def test_transposed_convolution_is_not_mirrored():

@@ -6,7 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from mqc_jax.models.torch_ops import TRUNK_EPSILON, LayerNorm, attention, gelu, max_pool2x2, resize_bicubic
+from mqc_jax.models.torch_ops import (
+    TRUNK_EPSILON,
+    Dense,
+    LayerNorm,
+    attention,
+    gelu,
+    matmul,
+    max_pool2x2,
+    resize_bicubic,
+)
 
 PATCH_STRIDE = 4
 
@@ -99,7 +108,7 @@ class WindowedProjection(nn.Module):
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         # s: query, key or value; n: head
         bias = bias.reshape(3, 1, 1, self.heads, 1, -1)
-        product = (x @ kernel).reshape(*x.shape[:3], 3, self.heads, -1)
+        product = matmul(x, kernel).reshape(*x.shape[:3], 3, self.heads, -1)
         if not self.pool_query:
             query, key, value = to_windows(product, self.window) + bias
             return query, key, value
@@ -126,7 +135,7 @@ class MultiScaleAttention(nn.Module):
         attended = attention(*project(x))
         shrink = 2 if self.pool_query else 1
         attended = from_windows(attended, self.window // shrink, (x.shape[1] // shrink, x.shape[2] // shrink))
-        return nn.Dense(self.features, dtype=self.dtype, name="proj")(attended)
+        return Dense(self.features, dtype=self.dtype, name="proj")(attended)
 
 
 class MLP(nn.Module):
@@ -136,8 +145,8 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        hidden = gelu(nn.Dense(4 * x.shape[-1], dtype=self.dtype, name="layers.0")(x))
-        return nn.Dense(x.shape[-1], dtype=self.dtype, name="layers.1")(hidden)
+        hidden = gelu(Dense(4 * x.shape[-1], dtype=self.dtype, name="layers.0")(x))
+        return Dense(x.shape[-1], dtype=self.dtype, name="layers.1")(hidden)
 
 
 class MultiScaleBlock(nn.Module):
@@ -153,7 +162,7 @@ class MultiScaleBlock(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         normed = LayerNorm(epsilon=TRUNK_EPSILON, dtype=self.dtype, name="norm1")(x)
         if x.shape[-1] != self.features:
-            x = nn.Dense(self.features, dtype=self.dtype, name="proj")(normed)
+            x = Dense(self.features, dtype=self.dtype, name="proj")(normed)
             x = max_pool2x2(x) if self.pool else x
         x = x + MultiScaleAttention(self.features, self.heads, self.window, self.pool, dtype=self.dtype, name="attn")(
             normed

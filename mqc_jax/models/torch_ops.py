@@ -147,6 +147,48 @@ class DepthwiseConv(nn.Module):
         return depthwise_conv(x, kernel) + bias
 
 
+@jax.custom_vjp
+def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[..., K] @ [K, N] -> [..., N], with the kernel's gradient as one product over all leading dimensions.
+
+    JAX's own rule forms the gradient's transpose; on a CPU, XLA then copies the cotangent into another layout first,
+    a fifth of Hiera's training step.
+    """
+    return x @ kernel
+
+
+def _matmul_forward(x, kernel):
+    return x @ kernel, (x, kernel)
+
+
+def _matmul_backward(saved, cotangent):
+    x, kernel = saved
+    leading = tuple(range(x.ndim - 1))
+    return cotangent @ kernel.T, jax.lax.dot_general(x, cotangent, ((leading, leading), ((), ())))
+
+
+matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
+class Dense(nn.Module):
+    """`torch.nn.Linear`: [..., C] -> [..., features]; as `nn.Dense`, with `matmul`'s faster gradient.
+
+    Parameters: `kernel` [C, features], `bias` [features].
+    """
+
+    features: int
+    use_bias: bool = True
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,)) if self.use_bias else None
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = matmul(x, kernel)
+        return y if bias is None else y + bias
+
+
 class Conv1x1(nn.Module):
     """`torch.nn.Conv2d(C, features, 1)` as a matrix product: [..., H, W, C] -> [..., H, W, features].
 
@@ -162,7 +204,7 @@ class Conv1x1(nn.Module):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (1, 1, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,)) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = x @ kernel[0, 0]
+        y = matmul(x, kernel[0, 0])
         return y if bias is None else y + bias
 
 
