@@ -9,11 +9,17 @@ import dataclasses
 import functools
 import io
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+
+from mqc_jax.data.images import decode_mask
+from mqc_jax.errors import UserError
 
 BOUNDARY_TOLERANCE = 0.008  # of the frame's diagonal
 RECALL_THRESHOLD = 0.5  # tau_rec of eq. 28
@@ -31,8 +37,8 @@ def score_frame(prediction: np.ndarray, truth: np.ndarray) -> FrameScore:
     """J and F of one frame.
 
     J is the intersection over the union, 1 if both masks are empty. F is the harmonic mean of the share of predicted
-    boundary pixels within ceil(0.008 * diagonal) pixels of a true one, and the reverse; a boundary that is missing on one
-    side alone gives 0, on both sides 1 (so does a mask that fills the frame: it has no boundary).
+    boundary pixels within ceil(0.008 * diagonal) pixels of a true one, and the reverse; a boundary that is missing on
+    one side alone gives 0, on both sides 1 (a mask that fills the frame has no boundary either).
 
     Args:
       prediction: bool or uint8 [H, W], non-zero is target.
@@ -177,6 +183,88 @@ class Scores:
         writer.writeheader()
         writer.writerows(self.rows())
         return text.getvalue()
+
+
+def score_trees(
+    predictions: str | os.PathLike,
+    ground_truth: str | os.PathLike,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Scores:
+    """Scores any system's masks: both folders are `<sequence>/<expression>/<frame>.png`, non-zero is target.
+
+    Each target is read and scored by one thread (decoding and the metric run outside Python's lock); no more than one
+    frame a thread is held. `workers` defaults to the cores; `progress(done, total)` is told about finished targets.
+
+    Raises:
+      UserError: a folder is missing or empty, a prediction is missing, has another size than its truth or does not
+        decode, or there is a prediction that no truth belongs to. The sentence names the file.
+    """
+    predictions, ground_truth = Path(predictions), Path(ground_truth)
+    targets = _targets_of(ground_truth)
+    if not targets:
+        raise UserError(f"{ground_truth} holds no mask; expected <sequence>/<expression>/<frame>.png")
+    _require_same_files(predictions, ground_truth, targets)
+    scores = Scores()
+
+    def score_target(target: tuple[str, str]) -> list[tuple[str, FrameScore]]:
+        found = []
+        for frame in targets[target]:
+            truth = _read_mask(ground_truth.joinpath(*target, frame))
+            path = predictions.joinpath(*target, frame)
+            prediction = _read_mask(path)
+            if prediction.shape != truth.shape:
+                (height, width), (true_height, true_width) = prediction.shape, truth.shape
+                raise UserError(
+                    f"{path} has {height}x{width} pixels (height x width) but its ground truth has "
+                    f"{true_height}x{true_width}; masks must have the frame's own size"
+                )
+            if truth.any():
+                found.append((Path(frame).stem, score_frame(prediction, truth)))
+        return found
+
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        try:
+            for done, (target, found) in enumerate(zip(targets, pool.map(score_target, targets), strict=True), 1):
+                for frame, score in found:
+                    scores.add_score(*target, frame, score)
+                if progress:
+                    progress(done, len(targets))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return scores
+
+
+def _targets_of(root: Path) -> dict[tuple[str, str], list[str]]:
+    """(sequence, expression) to the names of its PNG files, everything in order."""
+    if not root.is_dir():
+        raise UserError(f"the folder {root} does not exist")
+    targets = {}
+    for folder in sorted(root.glob("*/*/")):
+        names = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() == ".png")
+        if names:
+            targets[folder.parent.name, folder.name] = names
+    return targets
+
+
+def _require_same_files(predictions: Path, ground_truth: Path, truth: Mapping[tuple[str, str], list[str]]) -> None:
+    found = {(*target, name) for target, names in _targets_of(predictions).items() for name in names}
+    wanted = {(*target, name) for target, names in truth.items() for name in names}
+    for missing in sorted(wanted - found)[:1]:
+        raise UserError(
+            f"the prediction {predictions.joinpath(*missing)} is missing ({len(wanted - found)} of {len(wanted)} are); "
+            "every ground-truth mask needs one, empty where the target is not visible"
+        )
+    for extra in sorted(found - wanted)[:1]:
+        raise UserError(
+            f"the prediction {predictions.joinpath(*extra)} has no ground truth under {ground_truth} "
+            f"({len(found - wanted)} such files); remove it or name it as the ground truth does"
+        )
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    return decode_mask(path.read_bytes(), str(path))
 
 
 def _average(targets: Iterable[TargetScore]) -> dict[str, Any]:

@@ -66,7 +66,37 @@ def decode_labels(data: bytes, name: str) -> np.ndarray:
     Raises:
       UserError: the data is no image, is truncated, or is in colour.
     """
+    mode, pixels = _stored_pixels(data, name)
+    if mode == "1":
+        return (pixels > 0).astype(np.uint8)
+    if mode in ("P", "L"):
+        return pixels
+    if mode.startswith("I") and pixels.size and pixels.min() >= 0 and pixels.max() <= 65535:
+        return pixels.astype(np.uint16)
+    raise UserError(
+        f"{name} is stored in mode {mode!r}; a mask must be a palette or grey PNG whose pixel is an object id"
+    )
+
+
+def decode_mask(data: bytes, name: str) -> np.ndarray:
+    """An encoded binary mask as bool [H, W]: any non-zero index, grey value or colour channel is target.
+
+    Raises:
+      UserError: the data is no image or is truncated.
+    """
+    mode, pixels = _stored_pixels(data, name)
+    if mode in ("LA", "PA", "RGBA"):
+        pixels = pixels[..., :-1]  # Opacity says nothing about the target.
+    return pixels.any(axis=-1) if pixels.ndim == 3 else pixels != 0
+
+
+def _stored_pixels(data: bytes, name: str) -> tuple[str, np.ndarray]:
+    """Pillow's name for how the pixels are stored, and the pixels: indices, not colours, where there is a palette."""
     _require_whole(data, name)
+    if data.startswith(_PNG) and data[24:26] in (b"\x08\x00", b"\x10\x00"):  # 8 or 16 bits of grey: OpenCV is faster
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)  # and lets other threads run.
+        if pixels is not None and pixels.ndim == 2:
+            return ("L" if pixels.dtype == np.uint8 else "I;16"), pixels
     try:
         with Image.open(io.BytesIO(data)) as image:
             mode = image.mode
@@ -75,15 +105,7 @@ def decode_labels(data: bytes, name: str) -> np.ndarray:
             pixels = np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{name} is not a readable mask: {_reason(error)}") from error
-    if mode == "1":
-        return (pixels > 0).astype(np.uint8)
-    if mode in ("P", "L"):
-        return pixels
-    if mode.startswith("I") and pixels.size and 0 <= pixels.min() and pixels.max() <= 65535:
-        return pixels.astype(np.uint16)
-    raise UserError(
-        f"{name} is stored in mode {mode!r}; a mask must be a palette or grey PNG whose pixel is an object id"
-    )
+    return mode, pixels
 
 
 def encode_labels(labels: np.ndarray) -> bytes:

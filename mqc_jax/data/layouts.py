@@ -1,7 +1,7 @@
 """Datasets read straight from the folder in which their authors ship them.
 
-A layout is a class that is called with (root, split) and is a `VideoSource`. `FolderSource` is what they share: frames and
-annotations are files; a layout says which.
+A layout is a class that is called with (root, split) and is a `VideoSource`. `FolderSource` is what they share: frames
+and annotations are files; a layout says which.
 """
 
 import json
@@ -66,11 +66,11 @@ class FolderSource:
 class RefYoutubeVos(FolderSource):
     """Ref-YouTube-VOS, and every dataset that the project writes itself.
 
-    `<root>/<split>/JPEGImages/<video>/<frame>.jpg`, `<root>/<split>/Annotations/<video>/<frame>.png` (pixel = object id),
-    `<root>/<split>/meta.json` (categories and, as the project's extension, `tags` a video; optional) and
-    `<root>/meta_expressions/<split>/meta_expressions.json`. Object ids come as strings; the list of frames may be missing
-    (the folder is listed then); the public validation split has neither `obj_id` nor annotations, so its expressions mean
-    no object here.
+    `<root>/<split>/JPEGImages/<video>/<frame>.jpg`, `<root>/<split>/Annotations/<video>/<frame>.png` (pixel = object
+    id), `<root>/<split>/meta.json` (categories and, as the project's extension, `tags` a video; optional) and
+    `<root>/meta_expressions/<split>/meta_expressions.json`. Object ids come as strings; the list of frames may be
+    missing (the folder is listed then); the public validation split has neither `obj_id` nor annotations, so its
+    expressions mean no object here.
     """
 
     def __init__(self, root: Path, split: str):

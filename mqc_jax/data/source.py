@@ -1,7 +1,7 @@
 """What a referring-video dataset is to the rest of the project, whatever it is stored in.
 
-A source lists its sequences up front (names, sizes, sentences: small) and decodes one frame or one annotation when asked
-for it (large), so that a clip costs its own frames and nothing grows with the dataset.
+A source lists its sequences up front (names, sizes, sentences: small) and decodes one frame or one annotation when
+asked for it (large), so that a clip costs its own frames and nothing grows with the dataset.
 """
 
 import dataclasses

@@ -1,0 +1,292 @@
+"""Training clips by number: clip i of seed s is the same everywhere, on any machine, worker and restart.
+
+Nothing is iterated and nothing is remembered: a clip is a function of (seed, index), a batch of (seed, step). So exact
+resume is one integer, and the number of threads, processes or shards changes the speed alone.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import cv2
+import grain
+import numpy as np
+from absl import flags
+
+from mqc_jax.data import expressions
+from mqc_jax.data.source import Expression, VideoSource
+from mqc_jax.errors import UserError
+
+_ENDLESS = 2**62  # items; Grain wants a length
+_TRIES = 8  # random starts tried before the first frame that shows the target is taken
+
+
+class Batch(NamedTuple):
+    """Stacked clips. `arrays` goes to the device; `ids` ("sequence/expression/start/stride") to logs."""
+
+    arrays: dict[str, np.ndarray]
+    ids: list[str]
+
+
+@dataclasses.dataclass
+class ClipDataset:
+    """Random access to clips of `clip_length` frames around one referred target.
+
+    Every epoch visits each (sequence, expression) once, in an order drawn from the seed; the stride is drawn per clip
+    from 1..`max_stride`, less where the sequence is too short for it. A sequence too short even for stride 1 is played
+    forth and back.
+
+    Attributes:
+      source: where frames and truth come from; expressions without a known object are left out.
+      image_size: side S in pixels of the square that frames are resized to.
+      clip_length: frames T in a clip.
+      max_stride: the largest step between two frames of a clip.
+      tokenize: sentence to a mapping with `input_ids` and `attention_mask` (fixed length), or None for clips without
+        text. It must survive pickling if worker processes are used.
+      seed: what all choices are drawn from.
+      start: "first": clips begin where the sentence was written, in the sequence's first frame (the first that shows
+        the target). "anywhere": in any frame that shows the target. A sentence made from class and position is then
+        made again from that frame, because "at the top-left" may have ceased to be true; any other stays.
+
+    Raises:
+      UserError: no expression has a known object, or a field is out of range.
+    """
+
+    source: VideoSource
+    image_size: int
+    clip_length: int
+    max_stride: int = 1
+    tokenize: Callable[[str], Mapping[str, Any]] | None = None
+    seed: int = 0
+    start: str = "first"
+
+    def __post_init__(self) -> None:
+        for field in ("image_size", "clip_length", "max_stride"):
+            if getattr(self, field) < 1:
+                raise UserError(f"{field}={getattr(self, field)} must be at least 1")
+        if self.start not in ("first", "anywhere"):
+            raise UserError(f'start={self.start!r} must be "first" or "anywhere"')
+        self._targets = [
+            (index, expression)
+            for index, sequence in enumerate(self.source.sequences)
+            for expression in sequence.expressions
+            if expression.object_ids
+        ]
+        if not self._targets:
+            raise UserError("no expression of the split names an object, so there is nothing to train on")
+        self._order = functools.lru_cache(maxsize=4)(self._shuffled)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
+
+    @property
+    def clips_per_epoch(self) -> int:
+        """How many (sequence, expression) pairs one epoch visits."""
+        return len(self._targets)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Clip `index` of the endless stream, 0 <= index.
+
+        Returns:
+          `frames` uint8 [T, S, S, 3] RGB; `masks` uint8 [T, S, S] 0/1, never empty where the target is present;
+          `present` bool [T]; `labelled` bool [T], False where the dataset has no annotation for the frame (mask zero
+          and present False mean nothing there); with `tokenize` also `input_ids` and `attention_mask` int32 [L]; `id`.
+
+        Raises:
+          UserError: a file does not decode, or the target is in no annotated frame of its sequence.
+        """
+        epoch, position = divmod(int(index), len(self._targets))
+        which, expression = self._targets[self._order(epoch)[position]]
+        sequence = self.source.sequences[which]
+        rng = np.random.default_rng((self.seed, 1, int(index)))
+        n_frames = len(sequence.frame_names)
+        first, labels, text = self._choose_start(rng, which, expression)
+        longest = (n_frames - 1 - first) // max(self.clip_length - 1, 1)
+        stride = int(rng.integers(1, max(min(self.max_stride, longest), 1) + 1))
+        times = _forth_and_back(first, stride, self.clip_length, n_frames)
+
+        reduce = _reduction(sequence.size, self.image_size)
+        side = self.image_size
+        clip: dict[str, Any] = {
+            "frames": np.empty((self.clip_length, side, side, 3), np.uint8),
+            "masks": np.zeros((self.clip_length, side, side), np.uint8),
+            "present": np.zeros(self.clip_length, bool),
+            "labelled": np.zeros(self.clip_length, bool),
+        }
+        done: dict[int, int] = {}
+        for k, t in enumerate(times):
+            if t in done:  # Forth and back: a frame is decoded once.
+                for name in ("frames", "masks", "present", "labelled"):
+                    clip[name][k] = clip[name][done[t]]
+                continue
+            done[t] = k
+            clip["frames"][k] = resize(self.source.frame(which, t, reduce), side)
+            found = labels if k == 0 else self.source.labels(which, t)
+            if found is not None:
+                mask = expression.mask(found)
+                clip["labelled"][k] = True
+                clip["present"][k] = mask.any()
+                clip["masks"][k] = resize_mask(mask, side)
+        if self.tokenize is not None:
+            tokens = self.tokenize(text)
+            for name in ("input_ids", "attention_mask"):
+                clip[name] = np.asarray(tokens[name], np.int32).reshape(-1)
+        clip["id"] = f"{sequence.name}/{expression.id}/{first}/{stride}"
+        return clip
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, 0, epoch)).permutation(len(self._targets))
+
+    def _choose_start(
+        self, rng: np.random.Generator, which: int, expression: Expression
+    ) -> tuple[int, np.ndarray, str]:
+        """The clip's first frame, its labels, and the sentence that is true of it."""
+        sequence = self.source.sequences[which]
+        n_frames = len(sequence.frame_names)
+        if self.start == "anywhere":
+            # Leave room for the clip at stride 1; the stride takes what is left.
+            for t in rng.integers(0, max(n_frames - self.clip_length, 0) + 1, size=_TRIES):
+                labels = self.source.labels(which, int(t))
+                if labels is not None and expression.mask(labels).any():
+                    text = expression.text if t == 0 else _text_at(labels, expression, sequence.categories)
+                    if text is not None:
+                        return int(t), labels, text
+        for t in range(n_frames):
+            labels = self.source.labels(which, t)
+            if labels is not None and expression.mask(labels).any():
+                return t, labels, expression.text
+        raise UserError(
+            f"sequence {sequence.name!r}: the object {expression.object_ids} of expression {expression.id!r} "
+            f"({expression.text!r}) is in none of its {n_frames} frames"
+        )
+
+
+def batches(
+    dataset: ClipDataset,
+    batch_size: int,
+    start_step: int = 0,
+    shard: tuple[int, int] = (0, 1),
+    num_threads: int = 2,
+    num_workers: int = 0,
+    prefetch: int = 2,
+) -> Iterator[Batch]:
+    """An endless stream of batches from step `start_step` on; batch s holds clips s*batch_size ... of the dataset.
+
+    Args:
+      dataset: what is read.
+      batch_size: clips in the global batch.
+      start_step: the first batch; starting here gives what a run from 0 would give here.
+      shard: (index, count): this process yields rows [index*batch_size/count, (index+1)*batch_size/count) of every
+        global batch, so the shards' batches in order are the one-shard batch.
+      num_threads: threads that decode, in each process. OpenCV decodes outside Python's lock, so threads scale.
+      num_workers: processes that decode; 0: threads of this process alone. Arrays from processes are copied once more.
+      prefetch: finished batches held ready.
+
+    Raises:
+      UserError: `batch_size` does not divide among the shards.
+    """
+    index, count = shard
+    if batch_size < 1 or not 0 <= index < count or batch_size % count:
+        raise UserError(f"batch_size={batch_size} must be a positive multiple of the {count} shards (this is {index})")
+    rows = batch_size // count
+    # Clips, not batches, are what threads and processes work on in parallel: the order of items is the order of
+    # indices for any number of either, and memory holds `prefetch` batches, not one a thread.
+    items = grain.MapDataset.range(start_step * rows, _ENDLESS).map(_ShardItem(dataset, batch_size, rows, index))
+    stream = items.to_iter_dataset(grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=max(rows, 2)))
+    if num_workers:
+        if not flags.FLAGS.is_parsed():  # Grain's workers read flags, which outside a command nobody has parsed.
+            flags.FLAGS.mark_as_parsed()
+        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2))
+    stream = stream.batch(rows, drop_remainder=True, batch_fn=_stack)
+    stream = grain.experimental.ThreadPrefetchIterDataset(stream, prefetch_buffer_size=prefetch)
+    iterator = iter(stream)
+    with contextlib.closing(iterator):
+        yield from iterator
+
+
+@dataclasses.dataclass(frozen=True)
+class _ShardItem:
+    """A shard's own running number to the global clip (a class, because worker processes pickle it)."""
+
+    dataset: ClipDataset
+    batch_size: int
+    rows: int
+    shard: int
+
+    def __call__(self, item: int) -> dict[str, Any]:
+        step, row = divmod(int(item), self.rows)
+        return self.dataset[step * self.batch_size + self.shard * self.rows + row]
+
+
+def _stack(clips: list[dict[str, Any]]) -> Batch:
+    arrays = {name: np.stack([clip[name] for clip in clips]) for name in clips[0] if name != "id"}
+    return Batch(arrays, [clip["id"] for clip in clips])
+
+
+def resize(image: np.ndarray, side: int) -> np.ndarray:
+    """[H, W, ...] to [side, side, ...], each axis by area where it shrinks and linearly where it grows."""
+    height, width = image.shape[:2]
+    shrunk = (min(height, side), min(width, side))
+    if shrunk != (height, width):
+        image = cv2.resize(image, shrunk[::-1], interpolation=cv2.INTER_AREA)
+    if shrunk != (side, side):
+        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
+    return image
+
+
+def resize_mask(mask: np.ndarray, side: int) -> np.ndarray:
+    """A mask bool [H, W] to uint8 0/1 [side, side]: pixels at least half covered.
+
+    A target too small to half cover any pixel keeps the pixel that it covers most: a present target is never lost.
+    """
+    coverage = resize(mask.astype(np.float32), side)
+    # Sums of float32 weights may fall an ulp short of an exact half.
+    small = (coverage >= 0.5 - 1e-6).view(np.uint8)
+    if not small.any():
+        peak = coverage.argmax()
+        if coverage.flat[peak] > 0:
+            small.flat[peak] = 1
+    return small
+
+
+def _reduction(size: tuple[int, int], side: int) -> int:
+    """The largest reduction at which a JPEG may be decoded and still be no smaller than `side` on both axes.
+
+    What is left is done by area averaging, as without it. The decoder's reduced transform is itself a low-pass filter
+    over whole blocks; on 1080p frames brought to 480 the outcome differs by about one grey level.
+    """
+    return next(reduce for reduce in (4, 2, 1) if reduce == 1 or min(size) >= reduce * side)
+
+
+def _forth_and_back(first: int, stride: int, length: int, n_frames: int) -> list[int]:
+    """`length` frame numbers from `first` on; the direction turns at the sequence's end, and again at `first`."""
+    last = n_frames - 1 - first
+    if last == 0:
+        return [first] * length
+    period = 2 * last
+    return [first + min(step % period, period - step % period) for step in range(0, length * stride, stride)]
+
+
+def _text_at(labels: np.ndarray, expression: Expression, categories: Mapping[int, str]) -> str | None:
+    """The sentence for a clip that starts at another frame; None where it would not single out the target there."""
+    if not _is_positional(expression, categories):
+        return expression.text
+    for description in expressions.describe(labels, categories):
+        if description.object_id == expression.object_ids[0]:
+            return description.text
+    return None
+
+
+def _is_positional(expression: Expression, categories: Mapping[int, str]) -> bool:
+    """Whether a sentence is eq. 4's "the [attribute] CLASS at the CELL" for its one object."""
+    if len(expression.object_ids) != 1 or expression.object_ids[0] not in categories:
+        return False
+    phrase = expressions.class_phrase(categories[expression.object_ids[0]])
+    head, _, cell = expression.text.rpartition(" at the ")
+    cells = {expressions.location((row, column)) for row in range(3) for column in range(3)}
+    return cell in cells and head.startswith("the ") and head.endswith(phrase)

@@ -1,0 +1,284 @@
+"""The loader: a clip is a function of (seed, index), a batch of (seed, step), and only its own frames are decoded."""
+
+import itertools
+from collections import Counter
+
+import _layouts
+import numpy as np
+import pytest
+
+from mqc_jax.data import clips, expressions
+from mqc_jax.data.clips import ClipDataset, batches
+from mqc_jax.data.source import Expression, Sequence, open_source
+from mqc_jax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    root = _layouts.write_ref_youtube_vos(tmp_path_factory.mktemp("data"))
+    return open_source("ref_youtube_vos", root, "train")
+
+
+def tokenize(text: str) -> dict:
+    """A stand-in with the tokenizer's interface: code points, padded to 40."""
+    codes = [ord(letter) for letter in text][:40]
+    return {
+        "input_ids": codes + [0] * (40 - len(codes)),
+        "attention_mask": [1] * len(codes) + [0] * (40 - len(codes)),
+    }
+
+
+def make(source, **changes) -> ClipDataset:
+    return ClipDataset(
+        source, **{"image_size": 32, "clip_length": 3, "max_stride": 3, "tokenize": tokenize, "seed": 5, **changes}
+    )
+
+
+def take(n, *args, **kwargs):
+    stream = batches(*args, **kwargs)
+    found = list(itertools.islice(stream, n))
+    stream.close()
+    return found
+
+
+def assert_equal(ours, theirs):
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.ids == b.ids
+        assert a.arrays.keys() == b.arrays.keys()
+        for name in a.arrays:
+            np.testing.assert_array_equal(a.arrays[name], b.arrays[name], err_msg=name)
+
+
+class Spy:
+    """Counts what is decoded."""
+
+    def __init__(self, source):
+        self._source, self.sequences = source, source.sequences
+        self.frames, self.annotations = Counter(), Counter()
+
+    def frame(self, sequence, t, reduce=1):
+        self.frames[sequence, t] += 1
+        return self._source.frame(sequence, t, reduce)
+
+    def labels(self, sequence, t):
+        self.annotations[sequence, t] += 1
+        return self._source.labels(sequence, t)
+
+
+class Drawn:
+    """A source made of arrays, for cases that files would only hide."""
+
+    def __init__(self, labels, text="the thing", categories=None, frames=None):
+        self._labels, self._frames = labels, frames
+        n, height, width = len(labels), *labels[0].shape
+        names = tuple(f"{t:05d}" for t in range(n))
+        expression = Expression("0", text, (1,))
+        self.sequences = (Sequence("s", names, (height, width), (expression,), categories or {}),)
+
+    def frame(self, sequence, t, reduce=1):
+        height, width = self._labels[t].shape
+        return np.full((-(-height // reduce), -(-width // reduce), 3), t, np.uint8)
+
+    def labels(self, sequence, t):
+        return self._labels[t]
+
+
+def test_shapes_dtypes_and_ranges(source):
+    (batch,) = take(1, make(source), 4)
+    shapes = {name: (array.shape, array.dtype) for name, array in batch.arrays.items()}
+    assert shapes == {
+        "frames": ((4, 3, 32, 32, 3), np.uint8),
+        "masks": ((4, 3, 32, 32), np.uint8),
+        "present": ((4, 3), bool),
+        "labelled": ((4, 3), bool),
+        "input_ids": ((4, 40), np.int32),
+        "attention_mask": ((4, 40), np.int32),
+    }
+    assert set(np.unique(batch.arrays["masks"])) == {0, 1}
+    assert batch.arrays["present"][:, 0].all()
+    np.testing.assert_array_equal(batch.arrays["present"], batch.arrays["masks"].any(axis=(2, 3)))
+
+
+def test_a_clip_is_a_function_of_seed_and_index(source):
+    one, other = make(source), make(source)
+    other[3]
+    for index in (0, 7, 40):
+        a, b = one[index], other[index]
+        assert a["id"] == b["id"]
+        np.testing.assert_array_equal(a["frames"], b["frames"])
+    ids = [make(source)[i]["id"] for i in range(12)]
+    assert ids != [make(source, seed=6)[i]["id"] for i in range(12)]
+
+
+def test_each_epoch_visits_each_expression_once_in_its_own_order(source):
+    dataset = make(source)
+    n = dataset.clips_per_epoch
+    assert n == 6
+    epochs = [[dataset[e * n + i]["id"].rsplit("/", 2)[0] for i in range(n)] for e in range(4)]
+    assert all(len(set(epoch)) == n for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+@pytest.mark.parametrize("options", [{"num_threads": 1}, {"num_threads": 4}, {"num_threads": 0}])
+def test_batches_do_not_depend_on_threads(source, options):
+    assert_equal(take(3, make(source), 4, **options), take(3, make(source), 4))
+
+
+def test_batches_do_not_depend_on_processes(source):
+    expected = take(4, make(source), 3, start_step=2)
+    for workers in (1, 2):
+        assert_equal(take(4, make(source), 3, start_step=2, num_workers=workers), expected)
+
+
+@pytest.mark.parametrize("step", [1, 2, 5])
+def test_resume_at_any_step(source, step):
+    whole = take(step + 2, make(source, start="anywhere"), 4)
+    assert_equal(take(2, make(source, start="anywhere"), 4, start_step=step), whole[step:])
+
+
+def test_shards_partition_the_batch(source):
+    whole = take(3, make(source), 4, start_step=1)
+    shards = [take(3, make(source), 4, start_step=1, shard=(k, 2)) for k in range(2)]
+    for step, batch in enumerate(whole):
+        assert batch.ids == shards[0][step].ids + shards[1][step].ids
+        joined = np.concatenate([shards[k][step].arrays["frames"] for k in range(2)])
+        np.testing.assert_array_equal(batch.arrays["frames"], joined)
+
+
+def test_only_the_clips_own_frames_are_decoded(source):
+    spy = Spy(source)
+    clip = make(spy)[0]
+    _, _, first, stride = clip["id"].split("/")
+    times = [int(first) + k * int(stride) for k in range(3)]
+    assert sorted(t for _, t in spy.frames) == times
+    assert set(spy.frames.values()) == {1}
+    assert spy.annotations == spy.frames
+
+
+def test_clips_start_at_frame_0_with_the_given_sentence(source):
+    dataset = make(source)
+    for i in range(dataset.clips_per_epoch):
+        clip = dataset[i]
+        name, key, first, stride = clip["id"].split("/")
+        assert first == "0"
+        assert 1 <= int(stride) <= 3
+        sequence = next(s for s in source.sequences if s.name == name)
+        text = next(e.text for e in sequence.expressions if e.id == key)
+        np.testing.assert_array_equal(clip["input_ids"], tokenize(text)["input_ids"])
+
+
+def test_a_clip_starts_where_the_target_first_appears():
+    labels = np.zeros((6, 16, 16), np.uint8)
+    labels[2:, 4:8, 4:8] = 1
+    clip = ClipDataset(Drawn(labels), 16, 2)[0]
+    assert clip["id"] == "s/0/2/1"
+    np.testing.assert_array_equal(clip["masks"][0], labels[2])
+
+
+def test_a_target_that_never_appears_is_named():
+    with pytest.raises(UserError, match=r"'the thing'.*none of its 3 frames"):
+        ClipDataset(Drawn(np.zeros((3, 8, 8), np.uint8)), 8, 2)[0]
+
+
+def test_anywhere_rewrites_position_words_from_the_frame_it_starts_in():
+    labels = np.zeros((9, 30, 30), np.uint8)
+    for t in range(9):
+        labels[t, 13:17, 3 * t : 3 * t + 4] = 1
+    categories = {1: "yacht"}
+    seen = []
+
+    def remember(text):
+        seen.append(text)
+        return tokenize(text)
+
+    source = Drawn(labels, "the yacht at the left", categories)
+    dataset = ClipDataset(source, 30, 1, tokenize=remember, start="anywhere", seed=3)
+    starts = [int(dataset[i]["id"].split("/")[2]) for i in range(40)]
+    assert len(set(starts)) > 4
+    for start, text in zip(starts, seen, strict=True):
+        assert text == expressions.describe(labels[start], categories)[0].text
+    assert {"the yacht at the left", "the yacht at the center", "the yacht at the right"} == set(seen)
+
+
+def test_anywhere_leaves_free_sentences_alone():
+    labels = np.zeros((9, 30, 30), np.uint8)
+    labels[:, 20:24, 20:24] = 1
+    seen = []
+    source = Drawn(labels, "a boat that turns", {1: "yacht"})
+    dataset = ClipDataset(source, 30, 1, tokenize=lambda t: seen.append(t) or tokenize(t), start="anywhere")
+    for i in range(5):
+        dataset[i]
+    assert set(seen) == {"a boat that turns"}
+
+
+def test_a_short_sequence_is_played_forth_and_back():
+    labels = np.ones((3, 8, 8), np.uint8)
+    clip = ClipDataset(Drawn(labels), 8, 7, max_stride=4)[0]
+    assert clip["frames"][:, 0, 0, 0].tolist() == [0, 1, 2, 1, 0, 1, 2]
+    single = ClipDataset(Drawn(labels[:1]), 8, 3)[0]
+    assert single["frames"][:, 0, 0, 0].tolist() == [0, 0, 0]
+
+
+def test_unlabelled_frames_are_marked():
+    labels = [np.ones((8, 8), np.uint8), None, np.ones((8, 8), np.uint8)]
+    source = Drawn(labels)
+    source.frame = lambda sequence, t, reduce=1: np.zeros((8, 8, 3), np.uint8)
+    clip = ClipDataset(source, 8, 3)[0]
+    assert clip["labelled"].tolist() == [True, False, True]
+    assert clip["present"].tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("size", [(40, 40), (37, 90), (20, 90), (1080, 2160), (10, 12)])
+def test_a_present_target_is_never_lost(size):
+    mask = np.zeros(size, bool)
+    assert not clips.resize_mask(mask, 32).any()
+    mask[size[0] // 2, size[1] // 3] = True
+    assert clips.resize_mask(mask, 32).any()
+    mask[:] = True
+    assert clips.resize_mask(mask, 32).all()
+
+
+def test_masks_shrink_by_coverage():
+    mask = np.zeros((8, 8), bool)
+    mask[:2, :1] = True  # half of a 2x2 block
+    mask[4, 4] = True  # a quarter
+    np.testing.assert_array_equal(np.argwhere(clips.resize_mask(mask, 4)), [[0, 0]])
+
+
+def test_reduced_decoding_hardly_changes_the_frame(tmp_path):
+    root = _layouts.write_ref_youtube_vos(tmp_path, sequences=1, n_frames=2, size=(300, 420))
+    source = open_source("ref_youtube_vos", root, "train")
+    assert clips._reduction((300, 420), 64) == 4
+    assert clips._reduction((300, 420), 76) == 2
+    assert clips._reduction((300, 420), 151) == 1
+    whole = clips.resize(source.frame(0, 0), 64).astype(int)
+    for reduce in (2, 4):
+        reduced = clips.resize(source.frame(0, 0, reduce), 64).astype(int)
+        assert np.abs(whole - reduced).mean() < 1.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"clip_length": 0}, "clip_length=0"),
+        ({"max_stride": 0}, "max_stride=0"),
+        ({"start": "middle"}, "start='middle'"),
+    ],
+)
+def test_bad_values_are_sentences(source, changes, message):
+    with pytest.raises(UserError, match=message):
+        make(source, **changes)
+
+
+def test_batch_size_must_divide_among_shards(source):
+    with pytest.raises(UserError, match="batch_size=3"):
+        next(batches(make(source), 3, shard=(0, 2)))
+
+
+def test_a_broken_frame_stops_the_stream_by_name(tmp_path):
+    root = _layouts.write_ref_youtube_vos(tmp_path, sequences=1)
+    path = root / "train" / "JPEGImages" / "video0" / "00000.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UserError, match=r"video0/00000\.jpg is truncated"):
+        take(1, make(open_source("ref_youtube_vos", root, "train")), 2)
