@@ -78,6 +78,11 @@ class Output:
     pointer: jax.Array
 
 
+def logits_from_mask(masks: jax.Array) -> jax.Array:
+    """A given mask in [0, 1] as decoder logits, -10 outside and 10 inside (upstream `_use_mask_as_output`)."""
+    return masks.astype(jnp.float32) * 20.0 - 10.0
+
+
 class MQCSAM(nn.Module):
     """The whole model; see the module's docstring."""
 
@@ -185,12 +190,12 @@ class MQCSAM(nn.Module):
     def start_from_mask(self, features: Features, masks: jax.Array) -> tuple[MemoryBank, Output]:
         """Frame 0 from masks [N, S, S] (bool or float in [0, 1]), without text, as SAM2's video predictor does."""
         output = self.output_from_mask(features, masks)
-        return self.write_anchor(features, output, mask_logits=self._logits_from_mask(masks)), output
+        return self.write_anchor(features, output, mask_logits=logits_from_mask(masks)), output
 
     def output_from_mask(self, features: Features, masks: jax.Array) -> Output:
         """The given masks as frame 0's output; the decoder only turns them into object pointers."""
         n = masks.shape[0]
-        full = self._logits_from_mask(masks)
+        full = logits_from_mask(masks)
         quarter = masks.shape[1] // 4
         logits = torch_ops.resize_bilinear(full[..., None], (quarter, quarter), antialias=True)[..., 0]
         prompt = self.mask_downsample(masks[..., None].astype(self.dtype))

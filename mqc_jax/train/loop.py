@@ -1,8 +1,8 @@
 """The training loop: data in, steps, logs, checkpoints. What a step computes is in `step`."""
 
 import functools
+import itertools
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mqc_jax import checkpoint, viz
-from mqc_jax.config import Config
+from mqc_jax.config import BertConfig, Config
 from mqc_jax.data import clips
 from mqc_jax.data.source import open_source
 from mqc_jax.errors import UserError
@@ -31,10 +31,26 @@ def make_dataset(config: Config, tokenizer: Tokenizer, split: str, training: boo
         image_size=config.model.image_size,
         clip_length=config.data.clip_length,
         max_stride=config.data.max_stride,
-        tokenize=functools.partial(tokenizer.encode, max_length=config.model.bert.max_tokens),
+        tokenize=functools.partial(_tokenize, tokenizer, config.model.bert.max_tokens),
         seed=config.seed if training else 0,
         start=config.data.start if training else "first",
     )
+
+
+def _tokenize(tokenizer: Tokenizer, length: int, text: str) -> dict[str, np.ndarray]:
+    input_ids, mask = tokenizer.encode([text], length)
+    return {"input_ids": input_ids[0], "attention_mask": mask[0]}
+
+
+def make_tokenizer(config: BertConfig) -> Tokenizer:
+    """The text encoder's tokenizer, checked against its word embedding's size."""
+    tokenizer = Tokenizer.default() if config.vocab == "small" else Tokenizer.load(config.vocab)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UserError(
+            f"model.bert.vocab_size={config.vocab_size} is smaller than the vocabulary {config.vocab!r}, "
+            f"which has {tokenizer.vocab_size} pieces; set it to at least that"
+        )
+    return tokenizer
 
 
 def initial_state(config: Config, net: MQCSAM) -> tuple[TrainState, Any]:
@@ -50,7 +66,7 @@ def initial_state(config: Config, net: MQCSAM) -> tuple[TrainState, Any]:
 
 def train(config: Config, workdir: str) -> TrainState:
     """Trains until `config.steps`, from the newest checkpoint in `workdir` if it has one."""
-    tokenizer = Tokenizer.for_config(config.model.bert)
+    tokenizer = make_tokenizer(config.model.bert)
     net = functional.build(config.model, config.dtype)
     dataset = make_dataset(config, tokenizer, config.data.train_split, training=True)
     held_out = make_dataset(config, tokenizer, config.data.eval_split, training=False) if config.eval_every else None
@@ -64,10 +80,6 @@ def train(config: Config, workdir: str) -> TrainState:
     return state
 
 
-def _batches(config: Config, dataset: clips.ClipDataset, start: int) -> Iterator[tuple[dict[str, np.ndarray], list[str]]]:
-    return clips.batches(dataset, config.batch_size, start, num_threads=config.data.num_threads)
-
-
 def _run(
     config: Config, net: MQCSAM, tx: Any, state: TrainState, dataset: Any, held_out: Any, folder: RunFolder
 ) -> None:
@@ -78,7 +90,7 @@ def _run(
     rate = optim.schedule(config.optim, config.steps)
     if held_out is not None and start == 0:
         folder.log(0, evaluate_clips(predict, state.params, held_out, config), "held_out")
-    data = _batches(config, dataset, start)
+    data = clips.batches(dataset, config.batch_size, start, num_threads=config.data.num_threads)
     waited, logged_at, logged_step = 0.0, time.perf_counter(), start
     with tqdm(total=config.steps, initial=start, unit="step", dynamic_ncols=True) as bar:
         for step in range(start + 1, config.steps + 1):
@@ -108,11 +120,10 @@ def _run(
 def evaluate_clips(predict: Any, params: Any, dataset: clips.ClipDataset, config: Config) -> dict[str, float]:
     """J over held-out clips at the model's own resolution, of all frames and of frame 0, where the target is present."""
     totals = np.zeros(4)
-    count = min(config.eval_clips, len(dataset))
-    for index in range(0, count - count % config.batch_size or count, config.batch_size):
-        items = [dataset[index + i] for i in range(config.batch_size)]
-        batch = clips.stack(items)
-        overlap, present = _overlaps(predict(params, batch), jnp.asarray(batch["masks"]))
+    # Whole batches only: a ragged last one would compile again.
+    rounds = max(1, min(config.eval_clips, dataset.clips_per_epoch) // config.batch_size)
+    for batch, _ in itertools.islice(clips.batches(dataset, config.batch_size), rounds):
+        overlap, present = (np.asarray(x) for x in _overlaps(predict(params, batch), jnp.asarray(batch["masks"])))
         totals += np.array([(overlap * present).sum(), present.sum(), (overlap * present)[0].sum(), present[0].sum()])
     return {"held_out_J": totals[0] / max(totals[1], 1), "held_out_J_first": totals[2] / max(totals[3], 1)}
 

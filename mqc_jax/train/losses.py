@@ -41,13 +41,14 @@ def upsample(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def frame_loss(
-    output: Output, target: jax.Array, config: LossConfig, coarse: bool = False
+    output: Output, target: jax.Array, labelled: jax.Array, config: LossConfig, coarse: bool = False
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """One frame of B clips.
 
     Args:
       output: the model's output for B targets.
       target: float [B, S, S] in {0, 1}; all zero where the target is absent, which turns the mask terms off.
+      labelled: float [B], 0 where the frame has no annotation, which turns every term off.
       coarse: whether the bridge's coarse mask is scored too (frame 0).
 
     Returns:
@@ -73,7 +74,7 @@ def frame_loss(
         terms["coarse"] = config.coarse * present * (
             config.focal * focal(full, target, config.focal_alpha, config.focal_gamma) + config.dice * dice(full, target)
         )
-    means = {name: value.mean() for name, value in terms.items()}
+    means = {name: (value * labelled).mean() for name, value in terms.items()}
     overlap = iou(upsample(output.mask_logits, size), target)
     scores = {"J_sum": (overlap * present).sum(), "J_count": present.sum()}
     return sum(means.values()), {**means, **scores}

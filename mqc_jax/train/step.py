@@ -34,8 +34,8 @@ def forward(
     """Runs B clips of T frames, one target each.
 
     Args:
-      batch: `frames` uint8 [B, T, S, S, 3], `masks` uint8 [B, T, S, S], `input_ids` int32 [B, L],
-        `attention_mask` bool [B, L].
+      batch: `data.clips`' arrays: `frames` uint8 [B, T, S, S, 3], `masks` uint8 [B, T, S, S], `labelled` bool [B, T],
+        `input_ids` int32 [B, L], `attention_mask` int or bool [B, L].
       forced: bool [B], clips whose memory starts from frame 0's true mask; None: none does.
 
     Returns:
@@ -47,7 +47,7 @@ def forward(
     flat = functional.encode_frame(net, params, frames.reshape(length * size, *frames.shape[2:]))
     features = jax.tree.map(lambda x: x.reshape(length, size, *x.shape[1:]), flat)
     first = jax.tree.map(lambda x: x[0], features)
-    text = functional.encode_text(net, params, batch["input_ids"], batch["attention_mask"])
+    text = functional.encode_text(net, params, batch["input_ids"], batch["attention_mask"].astype(bool))
     bank, output = functional.start(net, params, first, text)
     outputs = jax.tree.map(lambda x: x[None], output)
     if length == 1:
@@ -61,15 +61,18 @@ def forward(
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outputs, later)
 
 
-def clip_loss(outputs: Output, masks: jax.Array, config: LossConfig) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Mean over frames of `losses.frame_loss`; outputs [T, B, ...], masks [B, T, S, S]."""
-    targets = jnp.swapaxes(masks, 0, 1).astype(jnp.float32)
+def clip_loss(
+    outputs: Output, batch: dict[str, jax.Array], config: LossConfig
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Mean over frames of `losses.frame_loss`; outputs have leading axes [T, B]."""
+    targets = jnp.swapaxes(batch["masks"], 0, 1).astype(jnp.float32)
+    labelled = jnp.swapaxes(batch["labelled"], 0, 1).astype(jnp.float32)
     first = jax.tree.map(lambda x: x[0], outputs)
-    total, terms = losses.frame_loss(first, targets[0], config, coarse=True)
+    total, terms = losses.frame_loss(first, targets[0], labelled[0], config, coarse=True)
     length = targets.shape[0]
     if length > 1:
         rest = jax.tree.map(lambda x: x[1:], outputs)
-        per_frame = jax.vmap(lambda o, t: losses.frame_loss(o, t, config))(rest, targets[1:])
+        per_frame = jax.vmap(lambda *frame: losses.frame_loss(*frame, config))(rest, targets[1:], labelled[1:])
         later_total, later_terms = jax.tree.map(lambda x: x.sum(0), per_frame)
         total = total + later_total
         terms = {name: value + later_terms.get(name, 0.0) for name, value in terms.items()}
@@ -87,7 +90,7 @@ def train_step(
     forced = jax.random.bernoulli(key, probability, batch["frames"].shape[:1])
 
     def objective(params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return clip_loss(forward(net, params, batch, forced), batch["masks"], config.loss)
+        return clip_loss(forward(net, params, batch, forced), batch, config.loss)
 
     (loss, terms), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
