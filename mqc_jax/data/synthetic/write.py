@@ -1,0 +1,130 @@
+"""A split on the disk: sequences rendered in parallel into a staging folder, which is moved into place when complete."""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import cv2
+from tqdm import tqdm
+
+from mqc_jax.data.synthetic.card import card_text, make_card
+from mqc_jax.data.synthetic.layouts import finish_ref_youtube_vos, write_ref_youtube_vos
+from mqc_jax.data.synthetic.planning import SPLITS, check_disabled, plan_sequence
+from mqc_jax.data.synthetic.sat_mtb import FOLDER, superclass, write_sat_mtb, write_split_table
+from mqc_jax.errors import UserError, nearest
+from mqc_jax.files import staged
+
+LAYOUTS = ("ref_youtube_vos", "sat_mtb")
+
+
+def _make(job: tuple) -> dict:
+    """Renders one sequence; runs in a worker."""
+    arguments, layout, root = job
+    cv2.setNumThreads(1)  # the workers share the cores between them
+    plan = plan_sequence(**arguments)
+    if layout == "ref_youtube_vos":
+        return write_ref_youtube_vos(plan, Path(root))
+    # Numbers are given per superclass once all sequences are known.
+    return write_sat_mtb(plan, Path(root) / "unnumbered" / superclass(plan) / f"{plan.index:06d}")
+
+
+def _run(jobs: list[tuple], workers: int) -> Iterator[dict]:
+    if workers == 1:
+        yield from map(_make, jobs)
+        return
+    # Spawned, since the caller may hold threads (JAX) that do not survive a fork.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(_make, job) for job in jobs]
+        try:
+            for future in futures:
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def write_split(
+    output: str | os.PathLike,
+    sequences: int,
+    seed: int = 0,
+    split: str = "train",
+    layout: str = "ref_youtube_vos",
+    size: tuple[int, int] | None = None,
+    frames: int | None = None,
+    disable: Iterable[str] = (),
+    workers: int | None = None,
+    progress: bool = True,
+) -> dict:
+    """Writes a split of `sequences` sequences under `output` and returns its card.
+
+    Args:
+      output: the dataset's root; the other split may already be there, this one may not.
+      layout: "ref_youtube_vos" or "sat_mtb".
+      size: `(H, W)` of every frame, in place of the split's sizes.
+      frames: length of every sequence, in place of the split's lengths.
+      disable: difficulties to leave out.
+      workers: processes; all cores by default. The bytes do not depend on it.
+
+    Raises:
+      UserError: a value is out of range, the split is already there, or `output` cannot be written to.
+    """
+    output = Path(output)
+    if layout not in LAYOUTS:
+        raise UserError(f"unknown layout {layout!r}{nearest(layout, LAYOUTS)}; known: {', '.join(LAYOUTS)}")
+    if split not in SPLITS:
+        raise UserError(f"unknown split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
+    if sequences < 1:
+        raise UserError(f"sequences={sequences} must be at least 1")
+    if seed < 0:
+        raise UserError(f"seed={seed} must not be negative")
+    if frames is not None and not 2 <= frames <= 10000:
+        raise UserError(f"frames={frames} must be between 2 and 10000")
+    if size is not None and not (min(size) >= 128 and max(size) <= 4096):
+        raise UserError(f"size={size[0]}x{size[1]} must be between 128x128 and 4096x4096")
+    disable = tuple(sorted(check_disabled(disable)))
+    taken = output / split if layout == "ref_youtube_vos" else output / f"{split}_card.json"
+    if taken.exists():
+        raise UserError(f"{taken} is already there; remove it or give another output folder")
+    workers = max(1, min(sequences, workers or os.cpu_count() or 1))
+    with staged(output) as staging:
+        shared = {"seed": seed, "split": split, "size": size, "frames": frames, "disable": disable}
+        jobs = [({"index": i} | shared, layout, str(staging)) for i in range(sequences)]
+        done = list(tqdm(_run(jobs, workers), total=sequences, unit="sequence", disable=not progress))
+        options = {k: v for k, v in (("size", size), ("frames", frames), ("disable", disable)) if v}
+        card = make_card(done, split, seed, options)
+        if layout == "ref_youtube_vos":
+            finish_ref_youtube_vos(staging, split, done)
+            (staging / split / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+            (staging / split / "README.md").write_text(card_text(card))
+        else:
+            _number(staging, output, card, split)
+            (staging / f"{split}_card.json").write_text(json.dumps(card, indent=1) + "\n")
+            (staging / f"{split}_README.md").write_text(card_text(card))
+    return card
+
+
+def _number(staging: Path, output: Path, card: dict, split: str) -> None:
+    """Gives SAT-MTB's two-digit numbers, after those of the other split, and writes the table of splits."""
+    table = {}
+    for other in SPLITS:
+        path = output / f"{other}_card.json"
+        if path.exists():
+            table[other] = [s["folder"] for s in json.loads(path.read_text())["per_sequence"]]
+    used = [folder for folders in table.values() for folder in folders]
+    for s in card["per_sequence"]:
+        kind, old = s["folder"].split("/")
+        number = 1 + max((int(f.split("/")[1]) for f in used if f.startswith(kind + "/")), default=0)
+        s["folder"] = f"{kind}/{number:02d}"
+        place = staging / FOLDER / kind / f"{number:02d}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (staging / "unnumbered" / kind / old).rename(place)
+        (place / "mot" / old).rename(place / "mot" / place.name)
+        used.append(s["folder"])
+    for left in (staging / "unnumbered").iterdir():
+        left.rmdir()
+    (staging / "unnumbered").rmdir()
+    table[split] = [s["folder"] for s in card["per_sequence"]]
+    write_split_table(staging / "data_split.xlsx", {s: table[s] for s in SPLITS if s in table})
