@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from mqc_jax.config import CALIBRATIONS, MEMORIES
 from mqc_jax.data.images import decode_mask
-from mqc_jax.data.source import Sequence, VideoSource
+from mqc_jax.data.source import Sequence, VideoSource, open_source
 from mqc_jax.errors import UserError, run
 from mqc_jax.files import staged
 from mqc_jax.metrics import FrameScore, Scores, score_frame
@@ -281,11 +281,11 @@ def main(argv: list[str]) -> None:
         raise UserError(f"unexpected argument {argv[1]!r}; every option has a name, see --help")
     of_model = [name for name in _MODEL_FLAGS if getattr(values, name) is not None]
     of_trees = [name for name in _TREE_FLAGS if getattr(values, name) is not None]
+    forms = "--data_dir and --dataset to run a model, or --predictions and --ground_truth to score masks"
     if of_model and of_trees:
-        raise UserError(
-            f"--{of_model[0]} and --{of_trees[0]} do not go together: give either --checkpoint, --data_dir and "
-            "--dataset to run a model, or --predictions and --ground_truth to score masks"
-        )
+        raise UserError(f"--{of_model[0]} and --{of_trees[0]} do not go together: give either {forms}")
+    if not of_model and not of_trees:
+        raise UserError(f"nothing to evaluate: give either {forms}, and --output")
     required = (*_TREE_FLAGS, "output") if of_trees else ("data_dir", "dataset", "output")
     for name in required:
         if not getattr(values, name):
@@ -298,8 +298,6 @@ def main(argv: list[str]) -> None:
 
 def _run_model(values: flags.FlagValues) -> dict[str, Any]:
     import mqc_jax
-    from mqc_jax.data.images import decode_mask
-from mqc_jax.data.source import open_source
     from mqc_jax.predict import model_facts
 
     source = open_source(values.dataset, values.data_dir, values.split)
