@@ -15,14 +15,16 @@ from mqc_jax.models.bert import Bert
 SIZES = {
     "vocab_size": 50,
     "hidden_size": 24,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "intermediate_size": 40,
     "max_position_embeddings": 20,
     "type_vocab_size": 2,
+    "layer_norm_eps": 1e-2,  # large enough that its place in the formula shows
 }
 LENGTHS = (9, 6, 2)
 L, P, D = 9, 3, SIZES["hidden_size"]
+NET = Bert(**SIZES, add_pooler=True)
 
 
 @functools.cache
@@ -41,13 +43,20 @@ def tokens() -> tuple[np.ndarray, np.ndarray]:
     return ids, np.arange(L) < np.asarray(LENGTHS)[:, None]
 
 
-@functools.cache
-def net_and_params(add_pooler: bool = True):
-    net = Bert(**SIZES, add_pooler=add_pooler)
+def template(net: Bert) -> dict:
     ids, mask = tokens()
-    template = jax.eval_shape(lambda: net.init(jax.random.key(0), ids, mask))["params"]
+    return jax.eval_shape(lambda: net.init(jax.random.key(0), ids, mask))["params"]
+
+
+@functools.cache
+def parameters() -> dict:
     state = {key: tensor.detach().numpy() for key, tensor in oracle().named_parameters()}
-    return net, {"params": torch_to_flax(state, template)}
+    return {"params": torch_to_flax(state, template(NET))}
+
+
+@functools.partial(jax.jit, static_argnames="method")
+def apply(*arguments, method="__call__"):
+    return NET.apply(parameters(), *arguments, method=method)
 
 
 def relative(a, b) -> float:
@@ -60,9 +69,8 @@ def prompts() -> np.ndarray:
 
 
 def test_every_layer_equals_torch_on_padded_sentences():
-    net, params = net_and_params()
     ids, mask = tokens()
-    layers, returned = net.apply(params, ids, mask, method="layers")
+    layers, returned = apply(ids, mask, method="layers")
     with torch.no_grad():
         expected = oracle()(
             input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask).long(), output_hidden_states=True
@@ -70,18 +78,17 @@ def test_every_layer_equals_torch_on_padded_sentences():
     assert len(layers) == len(expected.hidden_states) == SIZES["num_hidden_layers"] + 1
     for ours, theirs in zip(layers, expected.hidden_states, strict=True):
         assert relative(ours, theirs.numpy()) < 1e-5
-    hidden, _ = net.apply(params, ids, mask)
+    hidden, _ = apply(ids, mask)
     assert relative(hidden, expected.last_hidden_state.numpy()) < 1e-5
-    assert relative(net.apply(params, hidden, method="pool"), expected.pooler_output.numpy()) < 1e-5
+    assert relative(apply(hidden, method="pool"), expected.pooler_output.numpy()) < 1e-5
     np.testing.assert_array_equal(returned, mask)
 
 
 def test_prompts_equal_torch_fed_with_the_joined_embeddings():
-    net, params = net_and_params()
     ids, mask = tokens()
     extra = prompts()
-    hidden, joined = net.apply(params, ids, mask, extra)
-    words = net.apply(params, ids, method="embed_words")
+    hidden, joined = apply(ids, mask, extra)
+    words = apply(ids, method="embed_words")
     embeds = np.concatenate([words[:, :1], extra, words[:, 1:]], axis=1)
     expected_mask = np.concatenate([mask[:, :1], np.ones((len(ids), P), bool), mask[:, 1:]], axis=1)
     with torch.no_grad():
@@ -93,17 +100,15 @@ def test_prompts_equal_torch_fed_with_the_joined_embeddings():
 
 
 def test_word_embeddings_are_the_rows_of_the_table():
-    net, params = net_and_params()
     ids, _ = tokens()
     table = oracle().embeddings.word_embeddings.weight.detach().numpy()
-    np.testing.assert_array_equal(net.apply(params, ids, method="embed_words"), table[ids])
+    np.testing.assert_array_equal(apply(ids, method="embed_words"), table[ids])
 
 
 def test_masked_out_prompts_change_nothing():
-    net, params = net_and_params()
     ids, mask = tokens()
-    plain, _ = net.apply(params, ids, mask)
-    hidden, joined = net.apply(params, ids, mask, prompts(), np.zeros((len(ids), P), bool))
+    plain, _ = apply(ids, mask)
+    hidden, joined = apply(ids, mask, prompts(), np.zeros((len(ids), P), bool))
     assert not np.asarray(joined[:, 1 : 1 + P]).any()
     assert relative(hidden[:, :1], plain[:, :1]) < 1e-6
     for i, length in enumerate(LENGTHS):
@@ -111,24 +116,22 @@ def test_masked_out_prompts_change_nothing():
 
 
 def test_valid_prompts_change_the_words_and_move_them_on():
-    net, params = net_and_params()
     ids, mask = tokens()
     first_only = np.arange(P)[None] < np.ones((len(ids), 1))
-    with_one, _ = net.apply(params, ids, mask, prompts()[:, :1])
-    masked_to_one, _ = net.apply(params, ids, mask, prompts(), first_only)
-    plain, _ = net.apply(params, ids, mask)
+    with_one, _ = apply(ids, mask, prompts()[:, :1])
+    masked_to_one, _ = apply(ids, mask, prompts(), first_only)
+    plain, _ = apply(ids, mask)
     assert relative(with_one[:, 0], plain[:, 0]) > 1e-2
     assert relative(masked_to_one[0, 1 + P :], with_one[0, 2:]) < 1e-6
 
 
 def test_gradients_reach_every_valid_prompt_and_no_masked_one():
-    net, params = net_and_params()
     ids, mask = tokens()
     valid = np.ones((len(ids), P), bool)
     valid[1, 2] = False
 
     def words_only(extra):
-        hidden, _ = net.apply(params, ids, mask, extra, valid)
+        hidden, _ = apply(ids, mask, extra, valid)
         return (hidden[:, 0] * jnp.arange(D)).sum()
 
     norms = np.linalg.norm(jax.jit(jax.grad(words_only))(prompts()), axis=-1)
@@ -137,40 +140,36 @@ def test_gradients_reach_every_valid_prompt_and_no_masked_one():
 
 
 def test_padding_never_reaches_a_token():
-    net, params = net_and_params()
     ids, mask = tokens()
     other = np.where(mask, ids, 7).astype(np.int32)
-    a, _ = net.apply(params, ids, mask)
-    b, _ = net.apply(params, other, mask)
+    a, _ = apply(ids, mask)
+    b, _ = apply(other, mask)
     np.testing.assert_array_equal(np.asarray(a)[mask], np.asarray(b)[mask])
-    alone, _ = net.apply(params, ids[1:2, : LENGTHS[1]], mask[1:2, : LENGTHS[1]])
+    alone, _ = apply(ids[1:2, : LENGTHS[1]], mask[1:2, : LENGTHS[1]])
     assert relative(a[1, : LENGTHS[1]], alone[0]) < 1e-6
 
 
 def test_a_row_of_padding_is_finite_with_finite_gradients():
-    net, params = net_and_params()
     ids, mask = tokens()
     mask = mask & (np.arange(len(ids)) != 1)[:, None]
-    gradients = jax.grad(lambda p: net.apply(p, ids, mask)[0].sum())(params)
+    gradients = jax.jit(jax.grad(lambda p: NET.apply(p, ids, mask)[0].sum()))(parameters())
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
 
 def test_parameter_paths_are_torchs_keys():
-    net, _ = net_and_params()
-    ids, mask = tokens()
-    state = flax_to_torch(net.init(jax.random.key(0), ids, mask)["params"])
+    zeros = functools.partial(jax.tree.map, lambda leaf: np.zeros(leaf.shape, leaf.dtype))
+    state = flax_to_torch(zeros(template(NET)))
     assert {key: value.shape for key, value in state.items()} == {
         key: tuple(value.shape) for key, value in oracle().named_parameters()
     }
-    without = flax_to_torch(Bert(**SIZES).init(jax.random.key(0), ids, mask)["params"])
+    without = flax_to_torch(zeros(template(Bert(**SIZES))))
     assert state.keys() - without.keys() == {"pooler.dense.weight", "pooler.dense.bias"}
 
 
 def test_bfloat16_computes_in_bfloat16_and_stays_close():
-    net, params = net_and_params()
     ids, mask = tokens()
-    exact, _ = net.apply(params, ids, mask)
-    rounded, _ = Bert(**SIZES, add_pooler=True, dtype=jnp.bfloat16).apply(params, ids, mask)
+    exact, _ = apply(ids, mask)
+    rounded, _ = Bert(**SIZES, add_pooler=True, dtype=jnp.bfloat16).apply(parameters(), ids, mask)
     assert rounded.dtype == jnp.bfloat16
     assert 0 < relative(rounded.astype(jnp.float32), exact) < 0.05
 
@@ -190,7 +189,6 @@ def test_wrong_sizes_are_refused(change, length, message):
 
 
 def test_prompts_of_another_width_are_refused():
-    net, params = net_and_params()
     ids, mask = tokens()
     with pytest.raises(ValueError, match="width 5, not hidden_size=24"):
-        net.apply(params, ids, mask, np.zeros((len(ids), P, 5), np.float32))
+        apply(ids, mask, np.zeros((len(ids), P, 5), np.float32))
