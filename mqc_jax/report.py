@@ -124,7 +124,7 @@ def plot(title: str, curves: Sequence[tuple[str, int, Series]], top: float, perc
       top: value at the upper edge; the lower edge is 0.
       percent: label values as percentages.
     """
-    width, height, left, right, upper, lower = 480, 210, 52, 12, 12, 30
+    width, height, left, right, upper, lower = 480, 210, 64, 12, 12, 30
     frames = max((series.count for _, _, series in curves), default=1)
     across = (width - left - right) / max(frames - 1, 1)
     up = (height - upper - lower) / top

@@ -73,18 +73,20 @@ class Painter:
         shrinks = self.scale < 1
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR if self.scale < 3 else cv2.INTER_NEAREST
         picture = cv2.resize(frame, (self.width, self.height), interpolation=method)
-        clean = picture.copy()
-        shares = [float(mask.mean()) for mask in masks]
+        shares = [np.count_nonzero(mask) / mask.size for mask in masks]
         contours = [_contours(mask, self.scale) for mask in masks]
         for i in range(len(masks)):
-            _draw_mask(picture, contours[i], colour(i), max(1, round(1.6 * self.unit)), fill=_FILL)
-        self._insets(picture, clean, frame, masks, shares, contours)
+            if 0 < shares[i] < TINY:  # any more than a hairline would hide what is under it
+                _draw_mask(picture, contours[i], colour(i), 1, fill=0.0, halo=0)
+            else:
+                _draw_mask(picture, contours[i], colour(i), max(1, round(1.6 * self.unit)), fill=_FILL)
+        self._insets(picture, frame, masks, shares)
         canvas = np.full(self.shape, _BAR, np.uint8)
         canvas[: self.height, : self.width] = picture
         self._caption(canvas, shares, presence, index)
         return canvas
 
-    def _insets(self, picture, clean, frame, masks, shares, contours) -> None:
+    def _insets(self, picture, frame, masks, shares) -> None:
         """Rings around tiny targets and, in the emptiest corner, a magnified view of the first few of them."""
         for i, mask in enumerate(masks):
             x0, y0, x1, y1 = bounding_box(mask) if shares[i] else (0, 0, 0, 0)
@@ -137,7 +139,7 @@ class Painter:
         shifted[:, 2] += 0.5 * zoom - 0.5
         view = cv2.warpAffine(frame, shifted, (edge, edge), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         outline = [np.rint(c * zoom + place[:, 2]).astype(np.int32) for c in _contours(mask, 1.0)]
-        _draw_mask(view, outline, tint, max(1, round(1.4 * self.unit)), fill=0.12)
+        _draw_mask(view, outline, tint, 1, fill=0.0, halo=0)
         return view
 
     def _free_corner(self, across: int, down: int) -> int:
@@ -243,25 +245,29 @@ def _contours(mask: np.ndarray, scale: float) -> list[np.ndarray]:
     return [((c.astype(np.float32) + 0.5) / 4 + (x0, y0)).astype(np.float32) * np.float32(scale) for c in found]
 
 
-def _draw_mask(picture: np.ndarray, contours: list[np.ndarray], tint, thickness: int, fill: float) -> None:
+def _draw_mask(picture: np.ndarray, contours: list, tint, thickness: int, fill: float, halo: int = 2) -> None:
     if not contours:
         return
     points = [np.rint(c).astype(np.int32) for c in contours]
+    if fill:
+        _tint_inside(picture, points, tint, fill)
+    # A dark line outside the coloured one keeps it legible on bright ground.
+    if halo:
+        cv2.drawContours(picture, points, -1, (0, 0, 0), thickness + halo, cv2.LINE_AA)
+    cv2.drawContours(picture, points, -1, tint, thickness, cv2.LINE_AA)
+
+
+def _tint_inside(picture: np.ndarray, points: list[np.ndarray], tint, fill: float) -> None:
     everything = np.concatenate(points).reshape(-1, 2)
-    reach = thickness + 3
-    x0, y0 = np.maximum(everything.min(0) - reach, 0)
-    x1, y1 = np.minimum(everything.max(0) + reach + 1, picture.shape[1::-1])
+    x0, y0 = np.maximum(everything.min(0), 0)
+    x1, y1 = np.minimum(everything.max(0) + 1, picture.shape[1::-1])
     if x0 >= x1 or y0 >= y1:
         return
     part = picture[y0:y1, x0:x1]
     inside = np.zeros(part.shape[:2], np.uint8)
     cv2.drawContours(inside, points, -1, 1, cv2.FILLED, offset=(-int(x0), -int(y0)))
     weight = (inside * np.float32(fill))[..., None]
-    blended = part * (1 - weight) + np.array(tint, np.float32) * weight
-    part[:] = np.clip(blended + 0.5, 0, 255).astype(np.uint8)
-    # A dark line outside the coloured one keeps it legible on bright ground.
-    cv2.drawContours(picture, points, -1, (0, 0, 0), thickness + 2, cv2.LINE_AA)
-    cv2.drawContours(picture, points, -1, tint, thickness, cv2.LINE_AA)
+    part[:] = (part * (1 - weight) + np.array(tint, np.float32) * weight + 0.5).astype(np.uint8)
 
 
 def _ring(picture: np.ndarray, centre: tuple[int, int], radius: int, tint, thickness: int) -> None:
