@@ -116,13 +116,14 @@ def encode_labels(labels: np.ndarray) -> bytes:
 def _require_whole(data: bytes, name: str) -> None:
     if not data:
         raise UserError(f"{name} is empty")
-    for start, end in ((_JPEG, _JPEG_END), (_PNG, _PNG_END)):
-        if data.startswith(start) and end not in data[-_TAIL:]:
-            try:  # A long trailer is legal, so the slow decoder that does report truncation has the last word.
-                with Image.open(io.BytesIO(data)) as image:
-                    image.load()
-            except (OSError, SyntaxError, ValueError) as error:
-                raise UserError(f"{name} is truncated: {_reason(error)}") from error
+    if data.startswith(_PNG) and _PNG_END not in data:
+        raise UserError(f"{name} is truncated: the PNG has no end marker")
+    if data.startswith(_JPEG) and _JPEG_END not in data[-_TAIL:]:
+        try:  # A long trailer is legal, so the slow decoder that does report truncation has the last word.
+            with Image.open(io.BytesIO(data)) as image:
+                image.load()
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(f"{name} is truncated: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:

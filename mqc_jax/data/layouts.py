@@ -54,6 +54,10 @@ class FolderSource:
             return None
         return require_labels_fit(decode_labels(data, str(path)), self.sequences[sequence].size, str(path))
 
+    def has_labels(self, sequence: int, t: int) -> bool:
+        """Whether the frame is annotated, without reading the annotation."""
+        return (self._annotations[sequence] / f"{self.sequences[sequence].frame_names[t]}.png").exists()
+
     def frame_bytes(self, sequence: int, t: int) -> bytes:
         """The frame's file as it is: what packaging stores, so that nothing is encoded twice."""
         path = self._frames[sequence][t]

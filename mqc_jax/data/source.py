@@ -74,12 +74,12 @@ def open_source(dataset: str, data_dir: str | os.PathLike, split: str) -> VideoS
         raise UserError(f"the data folder {root} does not exist; give --data_dir the folder that holds the dataset")
     if dataset in layouts.LAYOUTS:
         return layouts.LAYOUTS[dataset](root, split)
-    built = sorted(info.parent for info in root.glob(f"{dataset}/**/dataset_info.json")) if _is_name(dataset) else []
+    built = _built(root / dataset) if _is_name(dataset) else []
     if built:
         from mqc_jax.data import packaging  # Imports TFDS, which takes a second and which folders do not need.
 
         return packaging.TfdsSource(built[-1], split)
-    known = [*layouts.LAYOUTS, *(entry.name for entry in root.iterdir() if any(entry.glob("**/dataset_info.json")))]
+    known = [*layouts.LAYOUTS, *(entry.name for entry in root.iterdir() if entry.is_dir() and _built(entry))]
     raise UserError(
         f"unknown dataset {dataset!r} under {root}{nearest(dataset, known)}; available: {', '.join(sorted(known))} "
         "(a TFDS dataset must be built first: tfds build)"
@@ -102,6 +102,16 @@ def require_labels_fit(labels: np.ndarray, size: tuple[int, int], name: str) -> 
             f"{size[0]}x{size[1]}; a mask must have its frame's size"
         )
     return labels
+
+
+def _built(folder: Path) -> list[Path]:
+    """The package folders of a TFDS dataset, `<name>[/<config>]/<version>`, the newest version last.
+
+    A build that is under way, or that was killed, lies in a folder whose name is no version.
+    """
+    found = [info.parent for depth in ("", "*/", "*/*/") for info in folder.glob(f"{depth}dataset_info.json")]
+    versioned = [path for path in found if all(part.isdecimal() for part in path.name.split("."))]
+    return sorted(versioned, key=lambda path: ([int(part) for part in path.name.split(".")], str(path)))
 
 
 def _is_name(dataset: str) -> bool:

@@ -1,0 +1,263 @@
+"""J and F against a full-frame transcription of the benchmark's definition, and what is reported from them."""
+
+import csv
+import io
+import math
+
+import cv2
+import numpy as np
+import pytest
+
+from mqc_jax import metrics
+from mqc_jax.errors import UserError
+from mqc_jax.metrics import FrameScore, Scores, score_frame, score_trees
+
+
+def naive_boundary(mask):
+    """Pixel by pixel: differs from its east, south or south-east neighbour, as far as it has them."""
+    height, width = mask.shape
+    edge = np.zeros(mask.shape, bool)
+    for y in range(height):
+        for x in range(width):
+            neighbours = []
+            if x + 1 < width:
+                neighbours.append(mask[y, x + 1])
+            if y + 1 < height:
+                neighbours.append(mask[y + 1, x])
+            if x + 1 < width and y + 1 < height:
+                neighbours.append(mask[y + 1, x + 1])
+            edge[y, x] = any(neighbour != mask[y, x] for neighbour in neighbours)
+    return edge
+
+
+def naive_within(points, others, radius):
+    """How many of `points` have one of `others` within `radius` pixels."""
+    ys, xs = np.nonzero(others)
+    return sum(bool(((ys - y) ** 2 + (xs - x) ** 2 <= radius**2).any()) for y, x in np.argwhere(points))
+
+
+def naive(prediction, truth):
+    """The whole frame, distances by comparison of all pairs."""
+    union = int((prediction | truth).sum())
+    j = int((prediction & truth).sum()) / union if union else 1.0
+    radius = math.ceil(0.008 * math.hypot(*truth.shape))
+    p, t = naive_boundary(prediction), naive_boundary(truth)
+    n_p, n_t = int(p.sum()), int(t.sum())
+    if n_p == 0 and n_t == 0:
+        precision = recall = 1.0
+    elif n_p == 0:
+        precision, recall = 1.0, 0.0
+    elif n_t == 0:
+        precision, recall = 0.0, 1.0
+    else:
+        precision, recall = naive_within(p, t, radius) / n_p, naive_within(t, p, radius) / n_t
+    f = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return FrameScore(j, f)
+
+
+def blob(rng, size):
+    """A random smooth region, often cut by the frame's edge."""
+    noise = cv2.GaussianBlur(rng.normal(size=size).astype(np.float32), (0, 0), rng.uniform(0.5, 6))
+    return noise > np.quantile(noise, rng.uniform(0.3, 0.999))
+
+
+def special(size):
+    """The cases in which a definition shows: empty, full, one pixel, corners, edges."""
+    masks = [np.zeros(size, bool), np.ones(size, bool)]
+    for y in (0, size[0] // 2, size[0] - 1):
+        for x in (0, size[1] // 2, size[1] - 1):
+            one = np.zeros(size, bool)
+            one[y, x] = True
+            masks.append(one)
+    for window in (np.s_[-3:, :], np.s_[:, -3:], np.s_[:2, :], np.s_[:, :2], np.s_[1:-1, 1:-1], np.s_[-4:, -4:]):
+        side = np.zeros(size, bool)
+        side[window] = True
+        masks.append(side)
+    return masks
+
+
+def test_equals_the_full_frame_transcription_on_random_masks():
+    rng = np.random.default_rng(0)
+    for _ in range(120):
+        size = tuple(int(side) for side in rng.integers(5, 70, 2))
+        truth = blob(rng, size)
+        prediction = np.roll(truth, rng.integers(-3, 4, 2), (0, 1)) if rng.random() < 0.5 else blob(rng, size)
+        assert score_frame(prediction, truth) == naive(prediction, truth)
+
+
+@pytest.mark.parametrize("size", [(9, 13), (24, 17)])
+def test_equals_the_full_frame_transcription_in_every_special_case(size):
+    masks = special(size)
+    for prediction in masks:
+        for truth in masks:
+            assert score_frame(prediction, truth) == naive(prediction, truth)
+
+
+def test_equals_the_transcription_at_a_radius_above_one():
+    rng = np.random.default_rng(1)
+    size = (260, 300)
+    assert metrics.boundary_radius(size) == 4
+    for _ in range(5):
+        truth, prediction = np.zeros(size, bool), np.zeros(size, bool)
+        y, x = rng.integers(0, 230, 2)
+        truth[y : y + 30, x : x + 40] = blob(rng, (30, 40))[: size[0] - y, : size[1] - x]
+        prediction = np.roll(truth, rng.integers(-5, 6, 2), (0, 1))
+        assert score_frame(prediction, truth) == naive(prediction, truth)
+
+
+def test_the_neighbourhood_gives_what_the_whole_frame_gives_at_full_size():
+    """1080p: radius 20, against OpenCV on the whole frame."""
+    size = (1080, 2160)
+    radius = metrics.boundary_radius(size)
+    assert radius == 20
+    disk = (np.hypot(*np.mgrid[-20:21, -20:21]) <= 20).astype(np.uint8)
+    truth, prediction = np.zeros(size, bool), np.zeros(size, bool)
+    cv2.ellipse(truth.view(np.uint8), (1500, 1060), (60, 40), 30, 0, 360, 1, -1)
+    cv2.ellipse(prediction.view(np.uint8), (1480, 1040), (50, 45), 10, 0, 360, 1, -1)
+    p, t = (whole_frame_boundary(mask) for mask in (prediction, truth))
+    precision = (p & cv2.dilate(t, disk)).sum() / p.sum()
+    recall = (t & cv2.dilate(p, disk)).sum() / t.sum()
+    assert 0.2 < recall < 0.95
+    assert score_frame(prediction, truth).f == 2 * precision * recall / (precision + recall)
+
+
+def whole_frame_boundary(mask):
+    padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
+    south_east = padded[1:, 1:].copy()
+    south_east[-1], south_east[:, -1] = mask[-1], mask[:, -1]
+    return ((mask ^ padded[:-1, 1:]) | (mask ^ padded[1:, :-1]) | (mask ^ south_east)).astype(np.uint8)
+
+
+def test_known_values():
+    truth = np.zeros((100, 100), bool)
+    truth[20:40, 20:40] = True
+    empty, half = np.zeros_like(truth), truth.copy()
+    half[30:] = False
+    assert score_frame(truth, truth) == (1, 1)
+    assert score_frame(empty, empty) == (1, 1)
+    assert score_frame(empty, truth) == (0, 0)
+    assert score_frame(truth, empty) == (0, 0)
+    assert score_frame(half, truth).j == 0.5
+    assert score_frame(np.ones_like(truth), np.ones_like(truth)) == (1, 1)
+    # A full frame has no boundary, so an empty prediction of it loses J but not F.
+    assert score_frame(empty, np.ones_like(truth)) == (0, 1)
+
+
+def test_any_non_zero_value_is_target():
+    truth = np.zeros((20, 20), bool)
+    truth[4:9, 4:9] = True
+    assert score_frame(truth.astype(np.uint8) * 255, truth.astype(np.int32) * 7) == (1, 1)
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match="one shape"):
+        score_frame(np.zeros((3, 4), bool), np.zeros((4, 3), bool))
+
+
+def test_targets_weigh_the_same_however_long_they_are():
+    scores = Scores()
+    for t in range(3):
+        scores.add_score("a", "0", f"{t:05d}", FrameScore(0.9, 0.5))
+    scores.add_score("a", "1", "00000", FrameScore(0.3, 0.7))
+    scores.add_score("b", "0", "00000", FrameScore(0.5, 0.51))
+    summary = scores.summary()
+    assert summary["J"] == pytest.approx((0.9 + 0.3 + 0.5) / 3)
+    assert summary["F"] == pytest.approx((0.5 + 0.7 + 0.51) / 3)
+    assert summary["J&F"] == pytest.approx((summary["J"] + summary["F"]) / 2)
+    assert summary["J_recall"] == pytest.approx(1 / 3)  # 0.5 itself does not count
+    assert summary["F_recall"] == pytest.approx(2 / 3)
+    assert (summary["n_frames"], summary["n_targets"]) == (5, 3)
+    assert list(summary["per_sequence"]) == ["a", "b"]
+    assert summary["per_sequence"]["a"]["J"] == pytest.approx(0.6)
+    assert summary["per_sequence"]["a"]["n_targets"] == 2
+
+
+def test_only_frames_with_the_target_count():
+    truth = np.zeros((10, 10), bool)
+    scores = Scores()
+    scores.add("a", "0", "00000", np.ones_like(truth), truth)
+    assert scores.summary()["n_frames"] == 0
+    assert scores.summary()["J"] is None
+    truth[2:5, 2:5] = True
+    scores.add("a", "0", "00001", truth, truth)
+    assert scores.summary()["J"] == 1
+
+
+def test_rows_are_ordered_and_keep_every_digit():
+    scores = Scores()
+    scores.add_score("b", "0", "00000", FrameScore(1 / 3, 2 / 3))
+    scores.add_score("a", "0", "00001", FrameScore(0.25, 1.0))
+    scores.add_score("a", "0", "00000", FrameScore(0.0, 0.0))
+    rows = list(csv.DictReader(io.StringIO(scores.per_frame_csv())))
+    assert list(rows[0]) == ["sequence", "expression", "frame", "J", "F"]
+    assert [(row["sequence"], row["frame"]) for row in rows] == [("a", "00000"), ("a", "00001"), ("b", "00000")]
+    assert float(rows[2]["J"]) == 1 / 3
+
+
+@pytest.fixture
+def trees(tmp_path):
+    """Two sequences, three targets, predictions a pixel off."""
+    rng = np.random.default_rng(2)
+    for sequence, expression in (("a", "0"), ("a", "1"), ("b", "0")):
+        for t in range(4):
+            truth = np.zeros((40, 50), np.uint8)
+            if t != 2:
+                truth[5 + t : 15 + t, 10:22] = 255
+            place = tmp_path / "truth" / sequence / expression / f"{t:05d}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(place), truth)
+            place = tmp_path / "ours" / sequence / expression / f"{t:05d}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(place), np.roll(truth, rng.integers(-1, 2, 2), (0, 1)) // 255)
+    return tmp_path
+
+
+def test_trees_equal_frames_scored_one_by_one(trees):
+    expected = Scores()
+    for path in sorted((trees / "truth").glob("*/*/*.png")):
+        sequence, expression, frame = path.relative_to(trees / "truth").parts
+        ours = cv2.imread(str(trees / "ours" / sequence / expression / frame), cv2.IMREAD_UNCHANGED)
+        truth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        expected.add(sequence, expression, frame.removesuffix(".png"), ours, truth)
+    seen = []
+    found = score_trees(trees / "ours", trees / "truth", progress=lambda *counts: seen.append(counts))
+    assert found.summary() == expected.summary()
+    assert found.per_frame_csv() == expected.per_frame_csv()
+    assert found.summary()["n_frames"] == 9
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert score_trees(trees / "ours", trees / "truth", workers=1).per_frame_csv() == found.per_frame_csv()
+
+
+def test_a_missing_prediction_is_named(trees):
+    (trees / "ours" / "a" / "1" / "00002.png").unlink()
+    with pytest.raises(UserError, match=r"a/1/00002\.png is missing \(1 of 12"):
+        score_trees(trees / "ours", trees / "truth")
+
+
+def test_an_extra_prediction_is_named(trees):
+    (trees / "ours" / "b" / "0" / "00007.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"b/0/00007\.png has no ground truth"):
+        score_trees(trees / "ours", trees / "truth")
+
+
+def test_another_size_is_named(trees):
+    cv2.imwrite(str(trees / "ours" / "b" / "0" / "00001.png"), np.zeros((40, 51), np.uint8))
+    with pytest.raises(UserError, match=r"b/0/00001\.png has 40x51 pixels .* has 40x50"):
+        score_trees(trees / "ours", trees / "truth")
+
+
+@pytest.mark.parametrize("tree", ["ours", "truth"])
+@pytest.mark.parametrize("content", [b"", b"no picture", "half"])
+def test_an_unreadable_mask_is_named(trees, tree, content):
+    path = trees / tree / "a" / "0" / "00003.png"
+    path.write_bytes(path.read_bytes()[:60] if content == "half" else content)
+    with pytest.raises(UserError, match=rf"{tree}/a/0/00003\.png"):
+        score_trees(trees / "ours", trees / "truth")
+
+
+def test_missing_and_empty_folders_are_named(trees):
+    with pytest.raises(UserError, match=r"nothing does not exist"):
+        score_trees(trees / "nothing", trees / "truth")
+    (trees / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty holds no mask"):
+        score_trees(trees / "ours", trees / "empty")
