@@ -5,7 +5,7 @@ import pytest
 import torch
 from sam2.modeling.sam.mask_decoder import MaskDecoder as TorchMaskDecoder
 from sam2.modeling.sam.transformer import TwoWayTransformer
-from torch_parity import TOLERANCE, normal, ported, randomise, relative, to_torch
+from torch_parity import TOLERANCE, compiled, jitted, normal, ported, randomise, relative, to_torch
 
 from mqc_jax.models import mask_decoder
 from mqc_jax.models.mask_decoder import MaskDecoder, MaskPrediction, select
@@ -15,7 +15,7 @@ SIZES = {"small": (32, 4, 48, 24, (5, 6)), "sam2": (256, 8, 2048, 256, (12, 12))
 
 
 def make(size):
-    dim, heads, mlp_dim, hidden, grid = SIZES[size]
+    dim, heads, mlp_dim, hidden, _ = SIZES[size]
     theirs = TorchMaskDecoder(
         transformer_dim=dim,
         transformer=TwoWayTransformer(depth=2, embedding_dim=dim, num_heads=heads, mlp_dim=mlp_dim),
@@ -73,7 +73,7 @@ def small():
 def test_equals_torch(size, shared):
     theirs, ours = make(size)
     inputs = make_inputs(size, shared=shared)
-    prediction = jax.jit(ours.apply)(ported(theirs, ours, **inputs), **inputs)
+    prediction = jitted(ours)(ported(theirs, ours, **inputs), **inputs)
     masks, ious, tokens, score = run_torch(theirs, inputs, multimask=True)
     assert relative(nchw(prediction.masks[:, 1:]), masks) < TOLERANCE
     assert relative(prediction.ious[:, 1:], ious) < TOLERANCE
@@ -102,7 +102,7 @@ def test_select_equals_torch(small, multimask, dynamic):
     # A coarse limit, so that random masks fall on both sides of it.
     theirs.dynamic_multimask_stability_delta = 0.5
     inputs = make_inputs("small", n=8)
-    prediction = ours.apply(variables, **inputs)
+    prediction = jitted(ours)(variables, **inputs)
     scores = mask_decoder.stability(prediction.masks[:, 0], 0.5)
     theirs.dynamic_multimask_stability_thresh = float(np.median(scores))
     choice = select(
@@ -144,28 +144,28 @@ def test_masked_tokens_equal_the_shorter_list(small):
     _, ours, variables = small
     inputs = make_inputs("small", n=2, p=7)
     valid = np.array([[True, False, True, True, False, True, False]] * 2)
-    masked = ours.apply(variables, **inputs, sparse_valid=valid)
-    short = ours.apply(variables, **{**inputs, "sparse": inputs["sparse"][:, valid[0]]})
+    masked = jitted(ours)(variables, **inputs, sparse_valid=valid)
+    short = jitted(ours)(variables, **{**inputs, "sparse": inputs["sparse"][:, valid[0]]})
     for ours_long, ours_short in zip(jax.tree.leaves(masked), jax.tree.leaves(short), strict=True):
         assert relative(ours_long, np.asarray(ours_short)) < 1e-5
-    unmasked = ours.apply(variables, **inputs)
+    unmasked = jitted(ours)(variables, **inputs)
     assert relative(unmasked.masks, np.asarray(short.masks)) > 1e-3
 
 
 def test_no_prompt_token_at_all_is_allowed(small):
     _, ours, variables = small
     inputs = make_inputs("small", n=2, p=3)
-    nothing = ours.apply(variables, **inputs, sparse_valid=np.zeros((2, 3), bool))
-    none = ours.apply(variables, **{**inputs, "sparse": inputs["sparse"][:, :0]})
+    nothing = jitted(ours)(variables, **inputs, sparse_valid=np.zeros((2, 3), bool))
+    none = jitted(ours)(variables, **{**inputs, "sparse": inputs["sparse"][:, :0]})
     assert relative(nothing.masks, np.asarray(none.masks)) < 1e-5
 
 
 def test_objects_do_not_see_each_other(small):
     _, ours, variables = small
     inputs = make_inputs("small", n=3, shared=True)
-    together = ours.apply(variables, **inputs)
+    together = jitted(ours)(variables, **inputs)
     for i in range(3):
-        alone = ours.apply(variables, **{**inputs, "sparse": inputs["sparse"][i : i + 1]})
+        alone = jitted(ours)(variables, **{**inputs, "sparse": inputs["sparse"][i : i + 1]})
         assert relative(together.masks[i : i + 1], np.asarray(alone.masks)) < 1e-5
 
 
@@ -186,10 +186,10 @@ def test_traps_are_seen(monkeypatch, trap):
         kernel = variables["params"]["output_upscaling.0"]["transposed_kernel"]
         variables["params"]["output_upscaling.0"]["transposed_kernel"] = kernel[:, ::-1, ::-1]
     masks = run_torch(theirs, inputs, multimask=True)[0]
-    assert relative(nchw(ours.apply(variables, **inputs).masks[:, 1:]), masks) > 2 * TOLERANCE
+    assert relative(nchw(compiled(ours)(variables, **inputs).masks[:, 1:]), masks) > 2 * TOLERANCE
     monkeypatch.undo()
     right = ported(theirs, ours, **inputs)
-    assert relative(nchw(ours.apply(right, **inputs).masks[:, 1:]), masks) < TOLERANCE
+    assert relative(nchw(jitted(ours)(right, **inputs).masks[:, 1:]), masks) < TOLERANCE
 
 
 def test_gradients_equal_torch(small):

@@ -90,7 +90,7 @@ def select(
 
 
 class TwoWayAttentionBlock(nn.Module):
-    """`sam2.modeling.sam.transformer.TwoWayAttentionBlock`: tokens read tokens, then the image; the image reads tokens."""
+    """`sam2.modeling.sam.transformer.TwoWayAttentionBlock`: tokens read tokens and the image, it reads them."""
 
     num_heads: int
     mlp_dim: int

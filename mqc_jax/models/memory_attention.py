@@ -62,9 +62,7 @@ class MemoryAttentionLayer(nn.Module):
     def attend_memory(self, x: jax.Array, grid: tuple[int, int], memory: Memory) -> jax.Array:
         """The change that the memory makes to x [N, h * w, d_model]; exactly zero where no token is valid."""
         keys = memory.tokens + memory.position
-        return self.cross_attn_image(
-            self.norm2(x), keys, memory.tokens, grid, memory.num_obj_ptr_tokens, memory.valid
-        )
+        return self.cross_attn_image(self.norm2(x), keys, memory.tokens, grid, memory.num_obj_ptr_tokens, memory.valid)
 
     def feed_forward(self, x: jax.Array) -> jax.Array:
         """The change that the MLP makes to x [N, h * w, d_model]."""
