@@ -1,8 +1,8 @@
 """Referring expressions from the first frame alone (eq. 4): the cell of a 3x3 grid, and the fine class.
 
 Two objects of one class in one cell need a further attribute that the first frame shows: a colour, or being the
-left-most, right-most, top-most, bottom-most, largest or smallest of them. An object that none of these tells apart gets no
-expression.
+left-most, right-most, top-most, bottom-most, largest or smallest of them. An object that none of these tells apart
+gets no expression.
 """
 
 from collections.abc import Mapping

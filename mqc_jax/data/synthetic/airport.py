@@ -1,6 +1,7 @@
 """Airports: a runway, parallel taxiways joined by filleted connectors, concrete aprons, terminals and hangars."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -24,9 +25,9 @@ _SEGMENTS = {  # strokes of runway numerals, on a cell of 1 x 2
 
 @dataclass
 class Airport(Scene):
-    """Across the runway (`v`, metres): runway at 0, taxiways, then the apron with its lane and stands, then buildings."""
+    """Across the runway (`v`, metres): runway at 0, taxiways, the apron with its lane and stands, buildings."""
 
-    frame: Frame = Frame(0.0)
+    frame: Frame = field(default_factory=Frame)
     taxiways: tuple[float, ...] = ()
     connectors: tuple[tuple[float, float], ...] = ()
     apron: float = 0.0
@@ -75,9 +76,9 @@ class Airport(Scene):
             canvas.fill(patch, shade(tar, rng.uniform(0.9, 1.12)), ASPHALT)
         stations = (0.0, *self.taxiways)
         us = [(-reach - 200, 0.0), *self.connectors, (reach + 200, 0.0)]
-        for low, high in zip(stations[:-1], stations[1:], strict=True):
+        for low, high in pairwise(stations):
             v0, v1 = low + (31 if low == 0 else 17), high - 17
-            for (ua, sa), (ub, sb) in zip(us[:-1], us[1:], strict=True):
+            for (ua, sa), (ub, sb) in pairwise(us):
                 left, right = ua + 17, ub - 17
                 island = [(left + sa * v0, v0), (right + sb * v0, v0), (right + sb * v1, v1), (left + sa * v1, v1)]
                 if right - left < 20:
@@ -238,7 +239,7 @@ def plan_airport(rng: np.random.Generator, half: tuple[float, float], sun, categ
                 scene.stands.append(Stand(x, y, f.angle - np.pi / 2 + rng.normal(0, 0.05), 0.55 * room, AIRCRAFT))
     far = radius + 150
     ways = [[(-far, v), (far, v)] for v in (*taxiways, lane)]
-    for (ua, sa), (ub, sb) in zip(us[:-1], us[1:], strict=True):
+    for (ua, sa), (ub, sb) in pairwise(us):
         a, last = taxiways[0], taxiways[-1]
         ways.append([(-far, lane), (ua + sa * last, lane), (ua + sa * last, a), (ub + sb * last, a), (far, a)])
         ways.append([(ua + sa * -5, 0), (ua + sa * a, a), (far, a)])

@@ -11,6 +11,7 @@ import numpy as np
 
 _SHIFT = 4  # fractional bits of cv2's sub-pixel drawing
 _SUPERSAMPLE = 2
+_HAZE = 0.2  # share of its colour that a surface loses on the way through the air
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class Canvas:
         cv2.fillPoly(self.shade, [self._pixels(points)], 255.0, cv2.LINE_AA, _SHIFT)
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        """Applies texture and shadow. Returns the picture, uint8 RGB `[H, W, 3]`, and the share of water, uint8 `[H, W]`."""
+        """Applies texture and shadow. Returns the picture, uint8 RGB `[H, W, 3]`, and its share of water, uint8."""
         rows, cols = self.size
         small = [
             cv2.resize(a, (cols, rows), interpolation=cv2.INTER_AREA) for a in (self.colour, self.rough, self.shade)
@@ -174,4 +175,6 @@ class Canvas:
         picture = np.empty((rows, cols, 3), np.float32)
         for channel, weight in enumerate((0.45, 0.08, -0.5)):
             picture[..., channel] = colour[..., channel] * (gain * (1 + 0.4 * weight * lean))
+        grey = picture.mean(-1, keepdims=True)
+        picture += _HAZE * (grey - picture)
         return cv2.convertScaleAbs(picture), wet

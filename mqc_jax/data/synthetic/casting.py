@@ -16,7 +16,7 @@ _MAX_OBJECTS = 200
 
 @dataclass(frozen=True)
 class Wishes:
-    """The events that a sequence is to contain. `hidden` is "bridge", "cloud" or ""; `start` is "", "late" or "never"."""
+    """The events that a sequence is to contain: `hidden` is "bridge", "cloud" or "", `start` "", "late" or "never"."""
 
     category: str
     hidden: str = ""
@@ -54,6 +54,8 @@ class Casting:
         self.half = np.asarray(scene.half)
         self.seconds_per_frame = 0.2
         self.actors: list[Actor] = []
+        self._courses: list[np.ndarray] = []
+        self._times = np.arange(0, frames + 4, 5)
 
     def inside(self, xy, margin: float = 0.0):
         """Whether points `[..., 2]` are in the view, at least `margin` metres from its edge."""
@@ -70,7 +72,7 @@ class Casting:
                 s = spots[rng.integers(len(spots))]
                 self.seconds_per_frame = rng.uniform(0.1, 0.25)
                 actor = make_actor(rng, w.category, parked(s.x, s.y, s.heading), 0, min(cars, 3))
-                self.actors.append(actor)
+                self._add(actor)
                 return actor
         lanes = [lane for lane in self.scene.lanes if w.category in lane.classes]
         if w.hidden == "bridge":
@@ -78,7 +80,7 @@ class Casting:
         for k in rng.permutation(len(lanes)):
             actor = self._on_lane(lanes[k], cars)
             if actor is not None:
-                self.actors.append(actor)
+                self._add(actor)
                 return actor
         raise Uncastable(w)
 
@@ -133,19 +135,18 @@ class Casting:
         outside = np.flatnonzero(~self.inside(lane.path.at(s)))
         return float(s[outside[0]]) if len(outside) else float(s[-1])
 
+    def _add(self, actor: Actor) -> None:
+        self.actors.append(actor)
+        self._courses.append(_course(actor, self._times))
+
     def _clear(self, actor: Actor, gap: float) -> bool:
-        """Whether an actor keeps its distance to the rest of the cast at all times."""
-        times = np.arange(0, self.frames + 4, 5)
-        mine = _course(actor, times)
-        for other in self.actors:
-            if other.level != actor.level:
-                continue
-            theirs = _course(other, times)
-            need = gap * 0.5 * (actor.length + other.length)
-            near = np.linalg.norm(mine[:, None] - theirs[None], axis=-1) < need
-            if near.any():
-                return False
-        return True
+        """Whether an actor keeps away from the rest of the cast at all times, by a share `gap` of their lengths."""
+        if not self.actors:
+            return True
+        need = gap * 0.5 * (whole(actor) + np.array([whole(other) for other in self.actors]))
+        need[[other.level != actor.level for other in self.actors]] = 0
+        apart = np.hypot(*np.moveaxis(np.stack(self._courses) - _course(actor, self._times), -1, 0))
+        return bool((apart.min(1) >= need).all())
 
     def fill_stands(self, share: float) -> None:
         """Parks objects: at least three of the main target's class where look-alikes are wished, else none of it."""
@@ -182,13 +183,13 @@ class Casting:
             cars = int(rng.integers(2, 6)) if category == "train" else 1
             actor = make_actor(rng, category, parked(stand.x, stand.y, stand.heading), 0, cars)
             if self._clear(actor, 0.62 if SUPERCLASS[category] == "ship" else 0.8):
-                self.actors.append(actor)
+                self._add(actor)
                 placed += category == w.category
 
     def add_traffic(self, count: int, same_class: bool) -> None:
         """Adds up to `count` moving objects on the lanes, in view at some time."""
         w, rng = self.wishes, self.rng
-        lanes = [lane for lane in self.scene.lanes]
+        lanes = self.scene.lanes
         for _ in range(4 * count):
             if count <= 0 or not lanes or len(self.actors) >= _MAX_OBJECTS:
                 return
@@ -209,7 +210,7 @@ class Casting:
                 continue
             actor = make_actor(rng, category, Track(lane.path, float(s), float(speed)), lane.level, cars)
             if self._clear(actor, 1.0):
-                self.actors.append(actor)
+                self._add(actor)
                 count -= 1
 
     def clutter(self) -> list[Actor]:
@@ -226,7 +227,7 @@ class Casting:
         return out
 
     def clouds(self, target: Actor, extra: int) -> tuple[Cloud, ...]:
-        """Clouds: with the wish, one that passes over the target around the middle of the sequence; and `extra` others."""
+        """With the wish, a cloud that passes over the target midway through the sequence; and `extra` others."""
         rng, frames, short = self.rng, self.frames, float(min(self.half))
         out = []
         for k in range(extra + 1):

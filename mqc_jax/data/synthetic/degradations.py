@@ -105,7 +105,7 @@ class Tone:
 
 
 def noise_field(rng: np.random.Generator, size: tuple[int, int], sigma: float) -> np.ndarray:
-    """A field of sensor noise, int8 `[H + pad, W + pad, 3]`, slightly correlated as after demosaicing and compression."""
+    """A field of sensor noise, int8 `[H + pad, W + pad, 3]`, correlated as after demosaicing and compression."""
     rows, cols = size[0] + _NOISE, size[1] + _NOISE
     grey = rng.standard_normal((rows, cols), dtype=np.float32)
     field = np.repeat(cv2.GaussianBlur(grey, (0, 0), 0.6)[..., None], 3, 2)

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 _SHIFT = 4
+_HAZE = 0.25  # share of its colour that an object loses on the way through the air
 
 
 @dataclass
@@ -65,6 +66,7 @@ def rasterise(drawing: Drawing, ppm: float) -> Sprite:
     alpha = np.zeros((rows, cols), np.uint8)
     middle = np.array([cols, rows]) / 2 - 0.5
     for points, colour in drawing.shapes:
+        colour = np.add(colour, _HAZE * (np.mean(colour) - colour))
         xy = [np.round((points * ppm + middle) * (1 << _SHIFT)).astype(np.int32)]
         cv2.fillPoly(rgb, xy, tuple(float(c) for c in np.clip(colour, 0, 255)), cv2.LINE_AA, _SHIFT)
         cv2.fillPoly(alpha, xy, 255.0, cv2.LINE_AA, _SHIFT)

@@ -1,5 +1,7 @@
 """Things that stand on or cover the ground in every scene: buildings, trees, car parks, fields."""
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 
@@ -92,10 +94,10 @@ def car_park(canvas: Canvas, rng: np.random.Generator, centre, size, angle: floa
         for u in np.arange(-a + 3, a - 2, 2.9):
             if rng.random() < full:
                 rgb = CARS[rng.integers(len(CARS))]
-                box = np.array([(-0.9, -2.2), (0.9, -2.2), (0.9, 2.2), (-0.9, 2.2)]) + (u, v)
+                box = np.add([(-0.9, -2.2), (0.9, -2.2), (0.9, 2.2), (-0.9, 2.2)], (u, v))
                 canvas.fill(place(box) + np.asarray(sun) * 1.2, (66, 68, 72), ASPHALT)
                 canvas.fill(place(box), rgb, SMOOTH)
-                canvas.fill(place(box * (1, 1) * 0.5 + np.array([u, v]) * 0.5), shade(rgb, 0.62), SMOOTH)
+                canvas.fill(place(0.5 * (box + np.array([u, v]))), shade(rgb, 0.62), SMOOTH)
 
 
 def road(canvas: Canvas, points, width: float, rgb=(96, 98, 102), lines: bool = True) -> None:
@@ -129,8 +131,8 @@ def fields(canvas: Canvas, rng: np.random.Generator, radius: float, colours: dic
         shade(colours["grass"], 1.15),
         shade(colours["soil"], 0.85),
     ]
-    for u0, u1 in zip(edges[0][:-1], edges[0][1:], strict=True):
-        for v0, v1 in zip(edges[1][:-1], edges[1][1:], strict=True):
+    for u0, u1 in pairwise(edges[0]):
+        for v0, v1 in pairwise(edges[1]):
             if max(abs(u0), abs(v0)) > 1.3 * radius or min(abs(u0), abs(v0)) > 1.3 * radius:
                 continue
             rgb = shade(kinds[rng.integers(len(kinds))], rng.uniform(0.88, 1.1))

@@ -1,6 +1,6 @@
-"""Harbours and open water: a quay with jetties and warehouses, a channel, a bridge across it, or nothing but the sea."""
+"""Harbours and open water: a quay with jetties and warehouses, a channel, a bridge, or nothing but the sea."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,7 +18,7 @@ _BOXES = ((128, 70, 60), (70, 90, 118), (96, 108, 90), (158, 122, 78), (150, 152
 class Harbour(Scene):
     """Along the shore is `u`; the water is at `v < 0`, the quay at `v > 0` (metres). Open water has no shore."""
 
-    frame: Frame = Frame(0.0)
+    frame: Frame = field(default_factory=Frame)
     open_water: bool = False
     jetties: tuple[tuple[float, float], ...] = ()  # (u, length)
     far_bank: float = 0.0  # 0: none

@@ -48,7 +48,7 @@ class Masks:
         return self._sprites[k]
 
     def parts(self, k: int, t: int):
-        """Yields `(sprite, samples per pixel, matrix from sprite to frame pixels, box)` of the parts inside the frame."""
+        """Yields `(sprite, samples a pixel, matrix from sprite to frame pixels, box)` of the parts in the frame."""
         plan, actor = self.plan, self.plan.actors[k]
         camera = plan.to_frame(t)
         for c, (sprite, fine) in enumerate(self.sprites(k)):
@@ -86,7 +86,7 @@ class Masks:
         return total
 
     def visible(self, k: int, t: int) -> list[tuple[tuple[int, int, int, int], np.ndarray, int]]:
-        """Visible masks of actor `k` at frame `t`: a list of `(box, bool patch, unoccluded pixels)`, one per part in view."""
+        """Visible masks of actor `k` at frame `t`: `(box, bool patch, unoccluded pixels)` for each part in view."""
         actor, out = self.plan.actors[k], []
         for sprite, fine, matrix, box in self.parts(k, t):
             cover = warp_fine(sprite.alpha, matrix, box, fine)

@@ -1,6 +1,7 @@
 """Where things go: smooth paths in metres, and how far along them an object is at each frame."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class Path:
 
     points: np.ndarray
 
-    @property
+    @cached_property
     def arc(self) -> np.ndarray:
         return np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(self.points, axis=0), axis=1))])
 

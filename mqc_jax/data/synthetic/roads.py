@@ -1,6 +1,7 @@
 """Roads and rail: a dual carriageway, streets and blocks or open country, a railway, and an overpass across both."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -19,7 +20,7 @@ _TRACK = 4.6
 class Roads(Scene):
     """The carriageway runs along `u` at `v = 0` with a gentle bend; the railway is beside it (metres)."""
 
-    frame: Frame = Frame(0.0)
+    frame: Frame = field(default_factory=Frame)
     bend: float = 0.0
     lanes_a_side: int = 2
     median: float = 4.0
@@ -76,8 +77,8 @@ class Roads(Scene):
     def _paint_blocks(self, canvas, rng, colours, reach) -> None:
         f, sun = self.frame, self.sun
         us, vs = ([-reach, *s, reach] for s in self.streets)
-        for u0, u1 in zip(us[:-1], us[1:], strict=True):
-            for v0, v1 in zip(vs[:-1], vs[1:], strict=True):
+        for u0, u1 in pairwise(us):
+            for v0, v1 in pairwise(vs):
                 middle = f.out([((u0 + u1) / 2, (v0 + v1) / 2)])[0]
                 if np.hypot(*middle) > reach + 0.7 * max(u1 - u0, v1 - v0):
                     continue
@@ -269,7 +270,7 @@ def plan_roads(
         _kerb(rng, scene, scene.curve(v), 5.6, room, has_bridge)
     for u in scene.streets[0]:
         _kerb(rng, scene, f.out(np.stack([np.full(60, u), np.linspace(-radius, radius, 60)], 1)), 5.6, room, has_bridge)
-    _kerb(rng, scene, scene.curve(0), scene.half_width + 1.4, room, has_bridge, 0.012)
+    _kerb(rng, scene, scene.curve(0), scene.half_width + 1.4, room, has_bridge, 0.03)
     return scene
 
 
@@ -288,14 +289,12 @@ def _kerb(
     path = Path(line)
     for side in (-1, 1):
         beside = path.shifted(side * offset)
-        for s in np.arange(4, beside.length - 4, room + 1.5):
-            if rng.random() > density * (room + 1.5):
-                continue
-            x, y = beside.at(s)
+        s = np.arange(4, beside.length - 4, room + 1.5)
+        s = s[rng.random(len(s)) < density * (room + 1.5)]
+        for (x, y), ahead in zip(beside.at(s), beside.at(s + 1) - beside.at(s - 1), strict=True):
             u, v = scene.frame.into([(x, y)])[0]
             close = abs(v - scene.bend * u**2) < scene.half_width + 5 and offset < scene.half_width
             if close or (bridged and abs(u - scene.overpass) < scene.deck / 2 + 8):
                 continue
-            ahead = beside.at(s + 1) - beside.at(s - 1)
             heading = float(np.arctan2(ahead[1], ahead[0])) + (np.pi if side > 0 else 0.0)
             scene.stands.append(Stand(x, y, heading, room, CARS))

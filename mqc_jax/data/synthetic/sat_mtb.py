@@ -1,7 +1,6 @@
 """Rendered sequences on the disk in the raw layout of SAT-MTB: images, boxes, oriented boxes, tracks and polygons."""
 
 import json
-import zipfile
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -89,7 +88,7 @@ def write_sat_mtb(plan: SequencePlan, folder: Path) -> dict:
             names = [f"{axis}{k}" for k in range(4) for axis in "xy"]
             turned.append((category, i, dict(zip(names, (f"{v:.2f}" for v in corners.ravel()), strict=True))))
             cut = (labels[y0 : y1 + 1, x0 : x1 + 1] == i).astype(np.uint8)
-            outline = [(p + (x0, y0)).ravel().tolist() for p in polygons(cut)]
+            outline = [np.add(p, (x0, y0)).ravel().tolist() for p in polygons(cut)]
             annotations.append(
                 {"id": i, "image_id": t + 1, "category_id": _CATEGORY_ID[category], "iscrowd": 0, "area": len(xs),
                  "bbox": [x0, y0, x1, y1], "segmentation": outline}
@@ -110,55 +109,3 @@ def write_sat_mtb(plan: SequencePlan, folder: Path) -> dict:
         (folder / "sot" / str(i) / "groundtruth.txt").write_text("".join(f"{a}\n" for a, _ in lines))
         (folder / "sot" / str(i) / "truncated_and_occlusion.txt").write_text("".join(f"{b}\n" for _, b in lines))
     return summary(plan, shown) | {"folder": "/".join(folder.parts[-2:])}
-
-
-def write_split_table(path: Path, splits: dict[str, list[str]]) -> None:
-    """Writes `data_split.xlsx`: sheets det_HBB, det_OBB, mot and seg with, under a heading, one row per superclass and split.
-
-    Column 0 names the split in its first row only, column 1 the superclass, the further ones hold sequence numbers.
-    """
-    rows = [["split", "class", "sequences"]]
-    for split, folders in splits.items():
-        groups: dict[str, list[str]] = {}
-        for folder in folders:
-            kind, number = folder.split("/")
-            groups.setdefault(kind, []).append(number)
-        rows += [["" if k else split, kind, *numbers] for k, (kind, numbers) in enumerate(groups.items())]
-    sheet = "".join(
-        "<row>"
-        + "".join(f'<c t="inlineStr"><is><t>{escape(cell)}</t></is></c>' if cell else "<c/>" for cell in row)
-        + "</row>"
-        for row in rows
-    )
-    main, office = (
-        "http://schemas.openxmlformats.org/spreadsheetml/2006/main",
-        "http://schemas.openxmlformats.org/officeDocument/2006/relationships",
-    )
-    package = "http://schemas.openxmlformats.org/package/2006"
-    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml"
-    names = ("det_HBB", "det_OBB", "mot", "seg")
-    head = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>'
-    overrides = "".join(
-        f'<Override PartName="/xl/worksheets/sheet{k + 1}.xml" ContentType="{kind}.worksheet+xml"/>' for k in range(4)
-    )
-    files = {
-        "[Content_Types].xml": f'{head}<Types xmlns="{package}/content-types"><Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
-        f'<Default Extension="xml" ContentType="application/xml"/><Override PartName="/xl/workbook.xml" ContentType="{kind}.sheet.main+xml"/>{overrides}</Types>',
-        "_rels/.rels": f'{head}<Relationships xmlns="{package}/relationships"><Relationship Id="rId1" Type="{office}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
-        "xl/workbook.xml": f'{head}<workbook xmlns="{main}" xmlns:r="{office}"><sheets>'
-        + "".join(f'<sheet name="{name}" sheetId="{k + 1}" r:id="rId{k + 1}"/>' for k, name in enumerate(names))
-        + "</sheets></workbook>",
-        "xl/_rels/workbook.xml.rels": f'{head}<Relationships xmlns="{package}/relationships">'
-        + "".join(
-            f'<Relationship Id="rId{k + 1}" Type="{office}/worksheet" Target="worksheets/sheet{k + 1}.xml"/>'
-            for k in range(4)
-        )
-        + "</Relationships>",
-    }
-    for k in range(4):
-        files[f"xl/worksheets/sheet{k + 1}.xml"] = (
-            f'{head}<worksheet xmlns="{main}"><sheetData>{sheet}</sheetData></worksheet>'
-        )
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as book:
-        for name, text in files.items():
-            book.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)

@@ -72,7 +72,7 @@ class Scene:
 class Frame:
     """A local frame of reference: `u` along, `v` across, turned by `angle` and placed at `origin` in metres."""
 
-    angle: float
+    angle: float = 0.0
     origin: tuple[float, float] = (0.0, 0.0)
 
     def out(self, points) -> np.ndarray:

@@ -1,8 +1,9 @@
-"""A split on the disk: sequences rendered in parallel into a staging folder, which is moved into place when complete."""
+"""A split on the disk: sequences rendered in parallel into a staging folder, moved into place when complete."""
 
 import json
 import multiprocessing
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -13,7 +14,8 @@ from tqdm import tqdm
 from mqc_jax.data.synthetic.card import card_text, make_card
 from mqc_jax.data.synthetic.layouts import finish_ref_youtube_vos, write_ref_youtube_vos
 from mqc_jax.data.synthetic.planning import SPLITS, check_disabled, plan_sequence
-from mqc_jax.data.synthetic.sat_mtb import FOLDER, superclass, write_sat_mtb, write_split_table
+from mqc_jax.data.synthetic.sat_mtb import FOLDER, superclass, write_sat_mtb
+from mqc_jax.data.synthetic.split_table import write_split_table
 from mqc_jax.errors import UserError, nearest
 from mqc_jax.files import staged
 
@@ -29,6 +31,20 @@ def _make(job: tuple) -> dict:
         return write_ref_youtube_vos(plan, Path(root))
     # Numbers are given per superclass once all sequences are known.
     return write_sat_mtb(plan, Path(root) / "unnumbered" / superclass(plan) / f"{plan.index:06d}")
+
+
+def _replaceable(output: Path, split: str, layout: str) -> Path | None:
+    """The split's folder of an earlier run, which the new one replaces; None where there is none.
+
+    Raises:
+      UserError: what is there was not written by this generator, or its numbers are bound to the other split's.
+    """
+    taken = output / split if layout == "ref_youtube_vos" else output / f"{split}_card.json"
+    if not taken.exists():
+        return None
+    if layout == "ref_youtube_vos" and (taken / "card.json").is_file():
+        return taken
+    raise UserError(f"{taken} is already there; remove it or give another output folder")
 
 
 def _run(jobs: list[tuple], workers: int) -> Iterator[dict]:
@@ -85,9 +101,7 @@ def write_split(
     if size is not None and not (min(size) >= 128 and max(size) <= 4096):
         raise UserError(f"size={size[0]}x{size[1]} must be between 128x128 and 4096x4096")
     disable = tuple(sorted(check_disabled(disable)))
-    taken = output / split if layout == "ref_youtube_vos" else output / f"{split}_card.json"
-    if taken.exists():
-        raise UserError(f"{taken} is already there; remove it or give another output folder")
+    old = _replaceable(output, split, layout)
     workers = max(1, min(sequences, workers or os.cpu_count() or 1))
     with staged(output) as staging:
         shared = {"seed": seed, "split": split, "size": size, "frames": frames, "disable": disable}
@@ -95,6 +109,8 @@ def write_split(
         done = list(tqdm(_run(jobs, workers), total=sequences, unit="sequence", disable=not progress))
         options = {k: v for k, v in (("size", size), ("frames", frames), ("disable", disable)) if v}
         card = make_card(done, split, seed, options)
+        if old is not None:
+            shutil.rmtree(old)
         if layout == "ref_youtube_vos":
             finish_ref_youtube_vos(staging, split, done)
             (staging / split / "card.json").write_text(json.dumps(card, indent=1) + "\n")
