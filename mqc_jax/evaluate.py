@@ -26,7 +26,7 @@ from mqc_jax.data.source import Sequence, VideoSource, open_source
 from mqc_jax.errors import UserError, run
 from mqc_jax.files import staged
 from mqc_jax.metrics import FrameScore, Scores, score_frame
-from mqc_jax.predict import MAX_HELD, write_mask
+from mqc_jax.predict import MAX_HELD, WARM_UP, write_mask
 
 TARGETS_AT_ONCE = 4
 """Sentences in one tracker. They share the image encoding; a fixed number keeps it to one compilation."""
@@ -198,7 +198,7 @@ def mask_names(sequence: Sequence) -> list[str]:
 
 
 class _Timer:
-    """Seconds spent in the tracker; its first frame, mostly compilation, counts as much as the mean of the others."""
+    """Seconds spent in the tracker; frames that may be compiled for count as much as the mean of the others."""
 
     def __init__(self) -> None:
         self.spent: list[float] = []
@@ -211,8 +211,8 @@ class _Timer:
 
     @property
     def seconds(self) -> float:
-        later = self.spent[1:]
-        return sum(later) * (1 + 1 / len(later)) if later else sum(self.spent)
+        later = self.spent[WARM_UP:]
+        return sum(later) * len(self.spent) / len(later) if later else sum(self.spent)
 
 
 def _follow(

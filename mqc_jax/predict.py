@@ -37,6 +37,9 @@ TRACK_COLUMNS = ("frame", "target", "presence", "area", "centroid_x", "centroid_
 """Areas in pixels; centroids count from the centre of the top-left pixel; x1 and y1 are exclusive. Where the target is
 not visible, centroid and box are empty."""
 
+WARM_UP = 2
+"""Frames whose tracking is mostly compilation: the first frame's program and the one of all later frames."""
+
 MAX_HELD = 512
 """Frames a tracker may hold back; more would mean that it never answers, and memory would grow."""
 
@@ -107,7 +110,8 @@ class _Session:
         self.most_held = 0
         self.written = 0
         self.seconds = dict.fromkeys(("read", "track", "draw and write"), 0.0)
-        self.first_seconds = 0.0
+        self.warm_up_seconds = 0.0
+        self.pushed = 0
 
     def follow(self, tracker: Any, progress: bool) -> None:
         """Reads, tracks and writes the whole video."""
@@ -126,10 +130,10 @@ class _Session:
             while (frame := self._timed("read", next, frames, None)) is not None:
                 self.held.append(frame)
                 self.most_held = max(self.most_held, len(self.held))
-                started = time.perf_counter()
                 outputs = self._timed("track", tracker.push, frame)
-                if self.written == 0 and len(self.held) == 1:
-                    self.first_seconds = time.perf_counter() - started
+                self.pushed += 1
+                if self.pushed <= WARM_UP:
+                    self.warm_up_seconds = self.seconds["track"]
                 self._emit(outputs, bar)
                 if len(self.held) > MAX_HELD:
                     raise RuntimeError(f"the tracker holds back more than {MAX_HELD} frames")
@@ -190,6 +194,9 @@ class _Session:
                     f"“{target.text}”: the target covers only {small:.1f} pixels once the frame is resized to the "
                     f"model's {size}x{size}; its outline is uncertain. Cropping the video around it would help."
                 )
+            share = target.first_area_px / (height * width)
+            if share > 0.4:
+                notes.append(f"“{target.text}”: the first mask covers {share:.0%} of the frame; is that what is meant?")
             notes += target.sentences()
         return Facts(
             video={
@@ -203,7 +210,7 @@ class _Session:
             targets=self.targets,
             notes=notes,
             seconds=dict(self.seconds),
-            first_seconds=self.first_seconds,
+            warm_up=(min(self.pushed, WARM_UP), self.warm_up_seconds),
             latency_frames=self.most_held - 1,
             evidence=self.evidence,
             pictures=self.gallery.spread(8),

@@ -36,7 +36,7 @@ class Facts:
       targets: one history a sentence.
       notes: sentences a reader should know.
       seconds: time spent by stage.
-      first_seconds: of them, the first frame's tracking, compilation included.
+      warm_up: how many of the first frames were compiled for, and the seconds their tracking took.
       latency_frames: how many frames the tracker held back at most.
       evidence: (kind, target or None, JPEG) of the first frame.
       pictures: (frame index, JPEG) along the video.
@@ -48,17 +48,25 @@ class Facts:
     targets: list[TargetHistory]
     notes: list[str]
     seconds: dict[str, float]
-    first_seconds: float
+    warm_up: tuple[int, float]
     latency_frames: int
     evidence: list[tuple[str, int | None, bytes]]
     pictures: list[tuple[int, bytes]]
     overlay: Path
 
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds a frame by stage; tracking without the frames that were compiled for, where there are others."""
+        frames = max(self.video["frames"], 1)
+        spent = {stage: value / frames for stage, value in self.seconds.items()}
+        count, compiling = self.warm_up
+        if frames > count:
+            spent["track"] = max(self.seconds["track"] - compiling, 0.0) / (frames - count)
+        return spent
+
     @property
     def frames_per_second(self) -> float:
-        """Overall, without the first frame's tracking, which is mostly compilation."""
-        frames = max(self.video["frames"] - 1, 1)
-        return frames / max(sum(self.seconds.values()) - self.first_seconds, 1e-9)
+        """Of all stages together, one after the other."""
+        return 1 / max(sum(self.stage_seconds().values()), 1e-9)
 
     def as_dict(self) -> dict[str, Any]:
         """What result.json holds."""
@@ -70,7 +78,8 @@ class Facts:
             "notes": self.notes,
             "speed": {
                 "frames_per_second": round(self.frames_per_second, 3),
-                "first_frame_seconds": round(self.first_seconds, 3),
+                "warm_up_frames": self.warm_up[0],
+                "warm_up_seconds": round(self.warm_up[1], 3),
                 "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
                 "latency_frames": self.latency_frames,
             },
@@ -253,13 +262,10 @@ def _targets(targets: Sequence[TargetHistory]) -> str:
 
 
 def _tables(facts: Facts) -> str:
-    frames = max(facts.video["frames"], 1)
-    speed = {stage: f"{value / frames * 1000:.1f} ms a frame" for stage, value in facts.seconds.items()}
+    speed = {stage: f"{value * 1000:.1f} ms a frame" for stage, value in facts.stage_seconds().items()}
     # Compilation would hide what tracking costs, so it stands in a row of its own.
-    tracked = (facts.seconds.get("track", 0.0) - facts.first_seconds) / max(frames - 1, 1) * 1000
-    if frames > 1 and "track" in speed:
-        speed["track"] = f"{tracked:.1f} ms a frame"
-    speed["first frame, compilation included"] = f"{facts.first_seconds:.2f} s"
+    count, compiling = facts.warm_up
+    speed[f"first {_count(count, 'frame')}, compilation included"] = f"{compiling:.2f} s"
     speed["held back at most"] = _count(facts.latency_frames, "frame")
     video = {**facts.video, "path": Path(facts.video["path"]).name}
     video["fps"] = f"{facts.video['fps']:g}"

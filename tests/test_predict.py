@@ -82,7 +82,7 @@ def test_the_report_tells_gaps_and_what_was_not_found(tmp_path):
     assert result["video"] == {"path": str(tmp_path / "in"), "width": 60, "height": 40, "fps": 10.0, "frames": 12}
     assert result["targets"][0]["gaps"] == [[4, 6]]
     assert result["targets"][1]["visible_frames"] == 0
-    assert result["speed"]["latency_frames"] == 0
+    assert (result["speed"]["latency_frames"], result["speed"]["warm_up_frames"]) == (0, 2)
 
 
 def test_held_back_frames_are_reported_and_bounded(tmp_path, monkeypatch):
@@ -100,6 +100,14 @@ def test_a_target_that_vanishes_at_the_models_size_is_warned_about(tmp_path):
     run_predict(source, tmp_path / "out", ["the red box"], image_size=16)
     (note,) = json.loads((tmp_path / "out" / "result.json").read_text())["notes"]
     assert "covers only 8.5 pixels once the frame is resized to the model's 16x16" in note
+
+
+def test_a_mask_of_half_the_frame_is_questioned(tmp_path):
+    frames = clip(2)
+    frames[0][:, :30] = (255, 0, 0)
+    run_predict(write_frames(tmp_path / "in", frames), tmp_path / "out", ["the red box"])
+    notes = json.loads((tmp_path / "out" / "result.json").read_text())["notes"]
+    assert notes == ["“the red box”: the first mask covers 50% of the frame; is that what is meant?"]
 
 
 def test_a_video_file_gives_the_same_as_its_frames(tmp_path):

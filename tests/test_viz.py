@@ -215,7 +215,7 @@ def facts(tmp_path, frames=30, video=b"0" * 100) -> Facts:
         targets=targets,
         notes=["Frames are <odd>."],
         seconds={"read": 0.1, "track": 3.0, "draw and write": 0.2},
-        first_seconds=2.0,
+        warm_up=(2, 2.0),
         latency_frames=3,
         evidence=[("frame", None, picture), ("coarse", 0, picture), ("coarse", 1, picture), ("mask", None, picture)],
         pictures=[(0, picture), (20, picture)],
@@ -265,4 +265,8 @@ def test_a_plot_puts_values_where_they_belong():
 
 
 def test_speed_leaves_compilation_out(tmp_path):
-    assert facts(tmp_path).frames_per_second == pytest.approx(29 / 1.3)
+    known = facts(tmp_path)
+    assert known.frames_per_second == pytest.approx(1 / (0.1 / 30 + (3.0 - 2.0) / 28 + 0.2 / 30))
+    assert "35.7 ms a frame" in page(known)
+    short = facts(tmp_path, frames=2)
+    assert short.frames_per_second == pytest.approx(1 / (0.05 + 1.5 + 0.1))
