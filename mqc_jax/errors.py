@@ -5,7 +5,7 @@ import errno
 import sys
 from collections.abc import Callable, Iterable
 
-from absl import app, flags
+from absl import app, flags, logging
 
 
 class UserError(Exception):
@@ -34,6 +34,8 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     """
 
     def guarded(argv: list[str]) -> int | None:
+        # absl.app turns INFO on; JAX and Orbax would bury a command's own lines, and its error, under theirs.
+        logging.set_verbosity(logging.WARNING)
         try:
             return main(argv)
         except UserError as error:

@@ -1,6 +1,6 @@
 """One synthetic satellite clip and a sentence, segmented end to end with the checkpoint that ships.
 
-    python tools/demo.py --output demo
+python tools/demo.py --output demo
 """
 
 import json

@@ -43,14 +43,15 @@ class CrossAttention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, context: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         depth = self.features // self.num_heads
-        split = lambda name, y: nn.DenseGeneral((self.num_heads, depth), dtype=self.dtype, name=name)(y)  # noqa: E731
+        dense = lambda name, y: torch_ops.Dense(self.features, dtype=self.dtype, name=name)(y)  # noqa: E731
+        split = lambda name, y: dense(name, y).reshape(*y.shape[:2], self.num_heads, depth)  # noqa: E731
         query, key, value = split("q_proj", x), split("k_proj", context), split("v_proj", context)
         scores = jnp.einsum("NQHD,NKHD->NHQK", query, key).astype(jnp.float32) / depth**0.5
         if mask is not None:
             scores = jnp.where(mask[:, None, None, :], scores, -1e30)
         weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
         read = jnp.einsum("NHQK,NKHD->NQHD", weights, value)
-        return nn.DenseGeneral(self.features, axis=(-2, -1), dtype=self.dtype, name="out_proj")(read)
+        return dense("out_proj", read.reshape(*read.shape[:2], self.features))
 
 
 class FeedForward(nn.Module):
@@ -61,8 +62,8 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        hidden = torch_ops.gelu(nn.Dense(self.hidden, dtype=self.dtype, name="fc1")(x))
-        return nn.Dense(x.shape[-1], dtype=self.dtype, name="fc2")(hidden)
+        hidden = torch_ops.gelu(torch_ops.Dense(self.hidden, dtype=self.dtype, name="fc1")(x))
+        return torch_ops.Dense(x.shape[-1], dtype=self.dtype, name="fc2")(hidden)
 
 
 def average_pool(x: jax.Array, factor: int) -> jax.Array:
@@ -94,7 +95,7 @@ class ContextPrompts(nn.Module):
         rows = pyramid[-1].shape[1]
         pooled = [average_pool(level, level.shape[1] // rows) for level in pyramid]
         context = jnp.concatenate(
-            [_tokens(nn.Dense(self.d_model, dtype=self.dtype, name=f"proj.{i}")(x)) for i, x in enumerate(pooled)], 1
+            [_tokens(torch_ops.Dense(self.d_model, dtype=self.dtype, name=f"proj.{i}")(x)) for i, x in enumerate(pooled)], 1
         )
         context = torch_ops.LayerNorm(dtype=self.dtype, name="norm_context")(context)
         # The text encoder's embeddings have this scale; larger prompts would drown the words at the start.
@@ -102,7 +103,7 @@ class ContextPrompts(nn.Module):
         prompts = jnp.broadcast_to(prompts.astype(self.dtype), (context.shape[0], *prompts.shape))
         prompts = prompts + CrossAttention(self.d_model, self.num_heads, self.dtype, name="attn")(prompts, context)
         prompts = torch_ops.LayerNorm(dtype=self.dtype, name="norm_prompts")(prompts)
-        return nn.Dense(self.text_dim, kernel_init=nn.initializers.normal(0.02), dtype=self.dtype, name="to_text")(prompts)
+        return torch_ops.Dense(self.text_dim, kernel_init=nn.initializers.normal(0.02), dtype=self.dtype, name="to_text")(prompts)
 
 
 class LanguageGuidedAggregation(nn.Module):
@@ -128,17 +129,17 @@ class LanguageGuidedAggregation(nn.Module):
         norm = lambda name: torch_ops.LayerNorm(dtype=self.dtype, name=name)  # noqa: E731
         guided = []
         for i, level in enumerate(pyramid):
-            x = norm(f"norm_in.{i}")(nn.Dense(self.d_model, dtype=self.dtype, name=f"proj.{i}")(level))
+            x = norm(f"norm_in.{i}")(torch_ops.Dense(self.d_model, dtype=self.dtype, name=f"proj.{i}")(level))
             x = jnp.broadcast_to(x, (words.shape[0], *x.shape[1:]))
             read = CrossAttention(self.d_model, self.num_heads, self.dtype, name=f"attn.{i}")(_tokens(x), words, mask)
             guided.append(norm(f"norm_out.{i}")(x + read.reshape(x.shape)))
         size = guided[0].shape[1] * 4 // self.stride
         levels = jnp.stack([self._to_size(x, size) for x in guided], axis=3)  # [N, h, w, levels, D]
-        scores = nn.Dense(1, dtype=self.dtype, name="scale_attention")(levels).astype(jnp.float32)
+        scores = torch_ops.Dense(1, dtype=self.dtype, name="scale_attention")(levels).astype(jnp.float32)
         share = jax.nn.softmax(scores, axis=3).astype(self.dtype)
         fused = (share * levels).sum(3)
         suppressed = ((1 - share) * levels).sum(3) / (len(guided) - 1)
-        return fused + nn.Dense(self.d_model, dtype=self.dtype, name="compensation")(suppressed), guided[0]
+        return fused + torch_ops.Dense(self.d_model, dtype=self.dtype, name="compensation")(suppressed), guided[0]
 
     @staticmethod
     def _to_size(x: jax.Array, size: int) -> jax.Array:
@@ -192,19 +193,19 @@ class InteractionDecoder(nn.Module):
         fused = vision.reshape(n, height, width, self.d_model)
 
         width_out = self.d_model // 2
-        fine = nn.Dense(width_out, dtype=self.dtype, name="fused_proj")(fused)
+        fine = torch_ops.Dense(width_out, dtype=self.dtype, name="fused_proj")(fused)
         fine = torch_ops.resize_bilinear(fine, residual.shape[1:3])
-        fine = torch_ops.gelu(fine + nn.Dense(width_out, dtype=self.dtype, name="residual_proj")(residual))
-        fine = nn.Dense(width_out, dtype=self.dtype, name="fine_proj")(fine)
+        fine = torch_ops.gelu(fine + torch_ops.Dense(width_out, dtype=self.dtype, name="residual_proj")(residual))
+        fine = torch_ops.Dense(width_out, dtype=self.dtype, name="fine_proj")(fine)
         # [CLS] stays first when prompts are put in front of the words, and speaks for the whole sentence.
-        sentence = nn.Dense(width_out, dtype=self.dtype, name="sentence_proj")(language[:, 0])
+        sentence = torch_ops.Dense(width_out, dtype=self.dtype, name="sentence_proj")(language[:, 0])
         # A target covers a hundredth of the frame or less: starting at that prior keeps the first steps calm.
         bias = self.param("coarse_bias", nn.initializers.constant(-4.0), ())
         coarse = jnp.einsum("NYXD,ND->NYX", fine, sentence).astype(jnp.float32) / width_out**0.5 + bias
 
         # Zero at the start: a pretrained SAM2 first sees exactly the embedding that it was trained on.
-        condition = nn.Dense(
+        condition = torch_ops.Dense(
             self.d_model, kernel_init=nn.initializers.zeros_init(), dtype=self.dtype, name="embedding_proj"
         )(average_pool(fused, height // embedding.shape[1]))
-        prompts = nn.Dense(self.d_model, dtype=self.dtype, name="prompt_proj")(language)
+        prompts = torch_ops.Dense(self.d_model, dtype=self.dtype, name="prompt_proj")(language)
         return Grounding(prompts, mask, coarse, embedding + condition)

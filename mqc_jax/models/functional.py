@@ -22,17 +22,25 @@ def build(config: ModelConfig, dtype: str = "float32") -> MQCSAM:
     return MQCSAM(config, jnp.dtype(dtype))
 
 
-def init(net: MQCSAM, key: jax.Array) -> Params:
-    """Fresh parameters, float32."""
+def _init(net: MQCSAM, seed: int) -> Params:
     size, length = net.config.image_size, net.config.bert.max_tokens
     image = jnp.zeros((1, size, size, 3), jnp.uint8)
-    tokens = jnp.zeros((1, length), jnp.int32)
-    return net.init(key, image, tokens, jnp.ones((1, length), bool), method="everything")["params"]
+    tokens, mask = jnp.zeros((1, length), jnp.int32), jnp.ones((1, length), bool)
+    # Hundreds of separate draws: with JAX's default generator compiling them takes minutes on a CPU.
+    key = jax.random.key(seed, impl="unsafe_rbg")
+    return net.init(key, image, tokens, mask, method="everything")["params"]
+
+
+def init(net: MQCSAM, seed: int = 0) -> Params:
+    """Fresh parameters, float32; a function of the seed alone on a given kind of device."""
+    # Runs once and does next to no arithmetic, so optimising it would only cost time.
+    fast = {"xla_backend_optimization_level": 0}
+    return jax.jit(lambda: _init(net, seed)).lower().compile(compiler_options=fast)()
 
 
 def shapes(net: MQCSAM) -> Params:
     """The parameter tree as `jax.ShapeDtypeStruct`s, without computing anything."""
-    return jax.eval_shape(lambda: init(net, jax.random.key(0)))
+    return jax.eval_shape(lambda: _init(net, 0))
 
 
 def encode_frame(net: MQCSAM, params: Params, image: jax.Array) -> Features:

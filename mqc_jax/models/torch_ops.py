@@ -152,7 +152,7 @@ def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """[..., K] @ [K, N] -> [..., N], with the kernel's gradient as one product over all leading dimensions.
 
     JAX's own rule forms the gradient's transpose; on a CPU, XLA then copies the cotangent into another layout first,
-    a fifth of Hiera's training step.
+    about a seventh of the CPU time of a training step of Hiera.
     """
     return x @ kernel
 
@@ -178,11 +178,12 @@ class Dense(nn.Module):
 
     features: int
     use_bias: bool = True
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,)) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = matmul(x, kernel)

@@ -55,7 +55,7 @@ def make_tokenizer(config: BertConfig) -> Tokenizer:
 
 def initial_state(config: Config, net: MQCSAM) -> tuple[TrainState, Any]:
     """Fresh or converted parameters, and the optimizer."""
-    params = functional.init(net, jax.random.key(config.seed))
+    params = functional.init(net, config.seed)
     if config.init_from:
         params, note = checkpoint.init_from(config.init_from, params)
         print(note)
