@@ -183,7 +183,7 @@ def batches(
       start_step: the first batch; starting here gives what a run from 0 would give here.
       shard: (index, count): this process yields rows [index*batch_size/count, (index+1)*batch_size/count) of every
         global batch, so the shards' batches in order are the one-shard batch.
-      num_threads: threads that decode, in each process. OpenCV decodes outside Python's lock, so threads scale.
+      num_threads: threads that decode, in each process; OpenCV decodes outside Python's lock.
       num_workers: processes that decode; 0: threads of this process alone. Arrays from processes are copied once more.
       prefetch: finished batches held ready.
 
@@ -257,8 +257,9 @@ def resize_mask(mask: np.ndarray, side: int) -> np.ndarray:
 def _reduction(size: tuple[int, int], side: int) -> int:
     """The largest reduction at which a JPEG may be decoded and still be no smaller than `side` on both axes.
 
-    What is left is done by area averaging, as without it. The decoder's reduced transform is itself a low-pass filter
-    over whole blocks; on 1080p frames brought to 480 the outcome differs by about one grey level.
+    What is left is done by area averaging, as without it. The decoder's reduced transform averages over whole blocks
+    too: on a real satellite frame stored at 1920x1080 and brought to 480, half-size decoding takes a third of the time
+    and changes the result by 0.26 grey levels on average, 8 at most.
     """
     return next(reduce for reduce in (4, 2, 1) if reduce == 1 or min(size) >= reduce * side)
 
