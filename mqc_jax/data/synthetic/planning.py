@@ -46,8 +46,9 @@ _TRAIN_SIZES = ((512, 512), (448, 448), (512, 448), (576, 512), (640, 512), (512
 # Silhouette areas in square metres, typical.
 _AREA = {
     "wide_bodied_aircraft": 900, "narrow_bodied_aircraft": 340, "rear_engine_aircraft": 270,
-    "four_engine_aircraft": 1150, "corporate_aircraft": 105, "speed_boat": 30, "yacht": 190, "cruise": 4600, "freighter": 3000, "naval_vessels": 1700,
-    "other_ship": 450, "large car": 36, "small car": 10, "train": 430,
+    "four_engine_aircraft": 1150, "corporate_aircraft": 105, "speed_boat": 30, "yacht": 190,
+    "cruise": 4600, "freighter": 3000, "naval_vessels": 1700, "other_ship": 450,
+    "large car": 36, "small car": 10, "train": 430,
 }  # fmt: skip
 _SCENES = ((AIRCRAFT, plan_airport), (SHIPS, plan_harbour), ((*CARS, *TRAINS), plan_roads))
 

@@ -159,14 +159,14 @@ class Roads(Scene):
         canvas.stroke(self.curve(0), 0.8 * self.median, shade(colours["dark"], 1.15), FOREST)
 
     def _paint_rail(self, canvas, rng) -> None:
+        middle, bed = self.rail + 0.5 * (self.tracks - 1) * _TRACK, self.tracks * _TRACK
+        canvas.stroke(self.curve(middle), bed + 9, (104, 104, 88), GRASS)  # cleared embankment
+        canvas.stroke(self.curve(middle), bed + 2.6, (134, 127, 120), GRAVEL)
         for k in range(self.tracks):
             v = self.rail + k * _TRACK
-            canvas.stroke(self.curve(v), 5.4, (124, 117, 110), GRAVEL)
-        for k in range(self.tracks):
-            v = self.rail + k * _TRACK
-            canvas.stroke(self.curve(v), 2.5, (106, 99, 94), GRAVEL)
+            canvas.stroke(self.curve(v), 2.7, (86, 79, 75), GRAVEL)  # sleepers, stained by brakes
             for side in (-0.72, 0.72):
-                canvas.stroke(self.curve(v + side), 0.25, (158, 156, 154), SMOOTH)
+                canvas.stroke(self.curve(v + side), 0.3, (170, 168, 166), SMOOTH)
         masts = self.curve(self.rail - 3.4)[::6]
         for xy in masts:
             canvas.stroke([xy, xy + np.asarray(self.sun) * 7], 0.4, (74, 74, 74), SMOOTH)
@@ -193,7 +193,7 @@ class Roads(Scene):
         canvas.stroke(self.curve(0, low, high), 2 * self.half_width + 3, (98, 101, 105), ASPHALT)
         if self.rail is not None:
             for k in range(self.tracks):
-                canvas.stroke(self.curve(self.rail + k * _TRACK, low, high), 4.6, (122, 115, 108), GRAVEL)
+                canvas.stroke(self.curve(self.rail + k * _TRACK, low, high), 5.2, (112, 105, 99), GRAVEL)
 
 
 def plan_roads(

@@ -108,7 +108,7 @@ def write_split(
         jobs = [({"index": i} | shared, layout, str(staging)) for i in range(sequences)]
         done = list(tqdm(_run(jobs, workers), total=sequences, unit="sequence", disable=not progress))
         options = {k: v for k, v in (("size", size), ("frames", frames), ("disable", disable)) if v}
-        card = make_card(done, split, seed, options)
+        card = json.loads(json.dumps(make_card(done, split, seed, options)))  # as a reader of the file gets it
         if old is not None:
             shutil.rmtree(old)
         if layout == "ref_youtube_vos":
