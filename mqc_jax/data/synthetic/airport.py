@@ -88,7 +88,8 @@ class Airport(Scene):
                 canvas.stroke(outline, 1.3, shade(tar, 1.35), ASPHALT, closed=True)
                 if high - low > 90:
                     worn = rounded(f.out(np.array(island) * 0.6 + np.mean(island, 0) * 0.4), 20)
-                    canvas.fill(worn, shade(colours["soil"], rng.uniform(0.72, 0.86)), SOIL)
+                    bare = 0.6 * np.array(colours["grass"]) + 0.4 * np.array(colours["soil"])
+                    canvas.fill(worn, bare * rng.uniform(0.86, 0.98), SOIL)
         line = (150, 142, 112)
         for v in self.taxiways:
             canvas.stroke(f.out([(-reach, v), (reach, v)]), 0.55, line, PAINT)

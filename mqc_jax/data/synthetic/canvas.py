@@ -151,6 +151,11 @@ class Canvas:
         """Removes shadows from a polygon: what stands above the ground is not in its neighbour's ground shadow."""
         cv2.fillPoly(self.shade, [self._pixels(points)], 255.0, cv2.LINE_AA, _SHIFT)
 
+    def lit_along(self, points, width: float) -> None:
+        """Removes shadows from a strip of the given width in metres along a polyline."""
+        thickness = max(1, round(width * _SUPERSAMPLE / self.gsd))
+        cv2.polylines(self.shade, [self._pixels(points)], False, 255.0, thickness, cv2.LINE_AA, _SHIFT)
+
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
         """Applies texture and shadow. Returns the picture, uint8 RGB `[H, W, 3]`, and its share of water, uint8."""
         rows, cols = self.size

@@ -235,7 +235,7 @@ class Casting:
             if aimed and self.wishes.hidden != "cloud":
                 continue
             long = whole(target)
-            radius = max(1.1 * long, short * rng.uniform(0.22, 0.4)) if aimed else short * rng.uniform(0.2, 0.5)
+            radius = max(1.2 * long, short * rng.uniform(0.3, 0.5)) if aimed else short * rng.uniform(0.2, 0.5)
             heading = rng.uniform(0, 2 * np.pi)
             # It must not cover the target in the first frame, which is all that the expression may use.
             pace = (1.35 * radius + 0.6 * long) / (0.4 * frames) * rng.uniform(1.0, 1.5)

@@ -34,10 +34,10 @@ class Cloud:
         n = _CLOUD
         y, x = (np.mgrid[:n, :n] - (n - 1) / 2) / (n / 2)
         detail = sum(
-            fractal(rng, (n, n), (s,)) * w for s, w in ((48, 1.0), (24, 0.55), (12, 0.32), (6, 0.18), (3, 0.1))
+            fractal(rng, (n, n), (s,)) * w for s, w in ((52, 1.0), (26, 0.5), (12, 0.26), (6, 0.13), (3, 0.06))
         )
-        level = 1.0 - 1.75 * np.hypot(x, y) + 0.2 * detail
-        opacity = np.clip(level / 0.5, 0, 1)
+        level = 1.0 - 1.75 * np.hypot(x, y) + 0.29 * detail
+        opacity = np.clip((level + 0.1) / 0.75, 0, 1)
         opacity = opacity * opacity * (3 - 2 * opacity) * self.opacity
         opacity *= np.clip((1 - np.maximum(abs(x), abs(y))) / 0.12, 0, 1)
         bright = 222 + 20 * np.clip(level - 0.4, -0.5, 1) + 7 * detail

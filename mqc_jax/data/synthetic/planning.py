@@ -50,7 +50,7 @@ _AREA = {
     "cruise": 4600, "freighter": 3000, "naval_vessels": 1700, "other_ship": 450,
     "large car": 36, "small car": 10, "train": 430,
 }  # fmt: skip
-_SCENES = ((AIRCRAFT, plan_airport), (SHIPS, plan_harbour), ((*CARS, *TRAINS), plan_roads))
+_SCENES = ((AIRCRAFT, plan_airport), (SHIPS, plan_harbour), ((*CARS, "small car", *TRAINS), plan_roads))
 
 
 def _cycle(index: int, length: int, share: float, salt: int) -> bool:
@@ -147,16 +147,16 @@ def _class_and_scale(rng, off, split, size, kind: int) -> tuple[str, float]:
     if "tiny" in off:
         low, high, scales = 0.004, 0.025, (0.22, 0.5)
     elif split == "test":
-        low, high, scales = 1.2e-4, 0.0042, (0.5, 1.2)
+        low, high, scales = 8e-5, 0.0042, (0.5, 1.2)
     else:
-        low, high, scales = 3e-4, 0.016, (0.32, 1.0)
+        low, high, scales = 1.5e-4, 0.016, (0.32, 1.0)
     best = None
     for _ in range(60):
         category = classes[rng.integers(len(classes))]
         gsd = rng.uniform(*scales)
         share = _AREA[category] / gsd**2 / pixels
         length = LONGEST[category] / gsd
-        if low <= share <= high and length < 0.42 * min(size) and _AREA[category] / gsd**2 >= 16:
+        if low <= share <= high and length < 0.42 * min(size) and _AREA[category] / gsd**2 >= 25:
             return category, gsd
         miss = max(low / share, share / high, length / (0.42 * min(size)))
         if best is None or miss < best[0]:
@@ -213,7 +213,7 @@ def _attempt(streams, seed, index, split, size, frames, off, strict) -> Sequence
         clouds=Casting.clouds(casting, main, thin) if "clouds" not in off else (),
         blur=0.0 if "blur" in off else float(look.uniform(0.55, 1.0)),
         noise=0.0 if "noise" in off else float(look.uniform(1.2, 3.2)),
-        saliency=float(look.uniform(0.4, 0.6)) if weak else 1.0,
+        saliency=float(look.uniform(0.45, 0.7)) if weak else 1.0,
         seconds_per_frame=casting.seconds_per_frame,
     )
     return _name_targets(plan, wishes, off, strict)

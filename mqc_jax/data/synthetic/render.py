@@ -12,6 +12,7 @@ from mqc_jax.data.synthetic.plan import MARGIN, SequencePlan
 from mqc_jax.data.synthetic.silhouettes import SUPERCLASS
 from mqc_jax.data.synthetic.water import Sea, wake
 
+_CLOUD_BASE = 150.0  # metres: how far off a cloud's shadow falls
 _SHADOW = 0.52  # share of the light that a cast shadow takes
 
 
@@ -141,6 +142,16 @@ class Renderer:
 
     def _add_clouds(self, picture: np.ndarray, t: int) -> None:
         camera = self.plan.to_frame(t)
+        away = camera[:, :2] @ np.asarray(self.plan.scene.sun) * _CLOUD_BASE
+        for cloud, opacity, _ in self._clouds:
+            matrix = cloud.to_frame(camera, t)
+            matrix[:, 2] += away
+            box = box_of(matrix, opacity.shape, self.plan.size)
+            if box is not None:
+                x0, y0, x1, y1 = box
+                light = 255 - warp_into(opacity, matrix, box) // 3
+                patch = picture[y0:y1, x0:x1]
+                patch[:] = cv2.multiply(patch, cv2.merge([light] * 3), scale=1 / 255)
         for cloud, opacity, bright in self._clouds:
             matrix = cloud.to_frame(camera, t)
             box = box_of(matrix, opacity.shape, self.plan.size)
@@ -148,12 +159,10 @@ class Renderer:
                 continue
             x0, y0, x1, y1 = box
             patch = picture[y0:y1, x0:x1]
-            share = warp_into(opacity, matrix, box)
-            white = cv2.cvtColor(warp_into(bright, matrix, box, cv2.INTER_LINEAR), cv2.COLOR_GRAY2RGB)
-            share = cv2.merge([share] * 3)
+            share = cv2.merge([warp_into(opacity, matrix, box)] * 3)
+            white = cv2.merge([warp_into(bright, matrix, box)] * 3)
             kept = cv2.multiply(patch, cv2.bitwise_not(share), scale=1 / 255)
-            cv2.add(kept, cv2.multiply(white, share, scale=1 / 255), dst=kept)
-            patch[:] = kept
+            patch[:] = cv2.add(kept, cv2.multiply(white, share, scale=1 / 255))
 
 
 def render(plan: SequencePlan) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -137,6 +137,7 @@ class Roads(Scene):
 
     def _paint_verge(self, canvas, rng, colours) -> None:
         wide = 2 * self.half_width
+        canvas.lit_along(self.curve(0), wide + 26)
         canvas.stroke(self.curve(0), wide + 26, shade(colours["grass"], 0.95), GRASS)
         for side in (-1, 1):
             line = self.curve(side * (self.half_width + 8.5))
@@ -160,6 +161,7 @@ class Roads(Scene):
 
     def _paint_rail(self, canvas, rng) -> None:
         middle, bed = self.rail + 0.5 * (self.tracks - 1) * _TRACK, self.tracks * _TRACK
+        canvas.lit_along(self.curve(middle), bed + 9)
         canvas.stroke(self.curve(middle), bed + 9, (104, 104, 88), GRASS)  # cleared embankment
         canvas.stroke(self.curve(middle), bed + 2.6, (134, 127, 120), GRAVEL)
         for k in range(self.tracks):
