@@ -1,8 +1,8 @@
 """The small size of the same model, trained from scratch on synthetic satellite video on two CPU cores.
 
-    python -m mqc_jax.data.synthetic --output data/raw --sequences 82 --seed 1 --split train
-    tfds build mqc_jax/data/rs_rvos_synth --data_dir data/tfds
-    python -m mqc_jax.train --config configs/synth_small.py --workdir runs/small --config.data.data_dir=data/tfds
+python -m mqc_jax.data.synthetic --output data/raw --sequences 82 --seed 1 --split train
+tfds build mqc_jax/data/rs_rvos_synth --data_dir data/tfds
+python -m mqc_jax.train --config configs/synth_small.py --workdir runs/small --config.data.data_dir=data/tfds
 """
 
 import ml_collections

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-_LAZY = {"load": "mqc_jax.checkpoint", "Model": "mqc_jax.checkpoint", "Tracker": "mqc_jax.tracker", "UserError": "mqc_jax.errors"}
+_LAZY = {
+    "Model": "mqc_jax.checkpoint",
+    "Tracker": "mqc_jax.tracker",
+    "UserError": "mqc_jax.errors",
+    "load": "mqc_jax.checkpoint",
+}
 
 if TYPE_CHECKING:
     from mqc_jax.checkpoint import Model, load

@@ -148,7 +148,9 @@ def read_params(folder: Path, expected: Any) -> Any:
             raise
         except Exception as error:  # Orbax and its storage raise many kinds for a damaged folder
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(f"the parameters in {folder} cannot be read ({first[:200]}); the checkpoint is damaged") from error
+            raise UserError(
+                f"the parameters in {folder} cannot be read ({first[:200]}); the checkpoint is damaged"
+            ) from error
     return jax.tree.map(lambda x, y: x.astype(y.dtype), restored, expected)
 
 
@@ -159,8 +161,13 @@ def describe(config: ModelConfig, dtype: str, **facts: Any) -> str:
 
 
 def save(
-    output: str | Path, config: ModelConfig, params: Any, tokenizer: Tokenizer, dtype: str = "float32",
-    params_dtype: str = "float32", **facts: Any,
+    output: str | Path,
+    config: ModelConfig,
+    params: Any,
+    tokenizer: Tokenizer,
+    dtype: str = "float32",
+    params_dtype: str = "float32",
+    **facts: Any,
 ) -> None:
     """Writes a checkpoint folder, whole or not at all.
 
@@ -195,13 +202,14 @@ def init_from(path: str | Path, params: Any) -> tuple[Any, str]:
         found = checkpointer.metadata(folder.absolute()).item_metadata
         found = getattr(found, "tree", found)
     here, there = _flat(params), _flat(found)
-    wrong = [f"{k} is {list(there[k])}, this model needs {list(here[k])}" for k in here.keys() & there.keys() if here[k] != there[k]]
+    wrong = sorted(k for k in here.keys() & there.keys() if here[k] != there[k])
     extra = sorted(there.keys() - here.keys())
     if wrong or extra:
-        raise UserError(
-            f"config.init_from={str(path)!r} does not fit this model: "
-            + "; ".join(filter(None, [_listing(sorted(wrong)), f"not part of the model: {_listing(extra)}" if extra else ""]))
+        parts = (
+            [_listing([f"{k} is {list(there[k])}, this model needs {list(here[k])}" for k in wrong])] if wrong else []
         )
+        parts += [f"not part of the model: {_listing(extra)}"] if extra else []
+        raise UserError(f"config.init_from={str(path)!r} does not fit this model: {'; '.join(parts)}")
     loaded = dict(jax.tree_util.tree_leaves_with_path(read_params(folder, found)))
     flat, tree = jax.tree_util.tree_flatten_with_path(params)
     merged = [np.asarray(loaded[p], np.float32) if p in loaded else x for p, x in flat]

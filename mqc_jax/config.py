@@ -115,7 +115,7 @@ class OptimConfig:
     b2: float = 0.999
     clip_norm: float = 1.0  # of the global gradient; 0: off
     freeze: tuple[str, ...] = ()  # regular expressions over parameter paths "a.b.c"
-    multipliers: tuple[tuple[str, float], ...] = ()  # (regular expression, learning-rate factor); the first match counts
+    multipliers: tuple[tuple[str, float], ...] = ()  # (regular expression, learning-rate factor); first match counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,18 +234,23 @@ def check_model(model: ModelConfig) -> None:
         raise UserError(f"model.memory={model.memory!r} is not available yet; use 'sam2'")
     if model.d_model % 8 or model.d_model % model.mem_dim:
         raise UserError(
-            f"model.d_model={model.d_model} must be a multiple of 8 and of model.mem_dim={model.mem_dim}; try d_model=256, mem_dim=64"
+            f"model.d_model={model.d_model} must be a multiple of 8 and of model.mem_dim={model.mem_dim}; "
+            "try d_model=256, mem_dim=64"
         )
     if model.bridge.stride not in (4, 8, 16):
         raise UserError(f"model.bridge.stride={model.bridge.stride} must be 4, 8 or 16")
     if len(model.hiera.stages) != 4 or len(model.hiera.window_spec) != 4:
-        raise UserError(f"model.hiera.stages={model.hiera.stages} and window_spec={model.hiera.window_spec} must have 4 entries each")
+        stages, windows = model.hiera.stages, model.hiera.window_spec
+        raise UserError(f"model.hiera.stages={stages} and window_spec={windows} must have 4 entries each")
     if model.bert.hidden_size % model.bert.num_attention_heads:
         raise UserError(
-            f"model.bert.hidden_size={model.bert.hidden_size} must be a multiple of num_attention_heads={model.bert.num_attention_heads}"
+            f"model.bert.hidden_size={model.bert.hidden_size} must be a multiple of "
+            f"num_attention_heads={model.bert.num_attention_heads}"
         )
     if model.num_maskmem < 2 or model.max_obj_ptrs < 2:
-        raise UserError(f"model.num_maskmem={model.num_maskmem} and max_obj_ptrs={model.max_obj_ptrs} must be at least 2")
+        raise UserError(
+            f"model.num_maskmem={model.num_maskmem} and max_obj_ptrs={model.max_obj_ptrs} must be at least 2"
+        )
 
 
 def check(config: Config) -> None:
@@ -257,7 +262,8 @@ def check(config: Config) -> None:
     _among(config.data.start, ("first", "anywhere"), "config.data.start")
     if config.data.clip_length < 1 or config.data.max_stride < 1:
         raise UserError(
-            f"config.data.clip_length={config.data.clip_length} and max_stride={config.data.max_stride} must be at least 1"
+            f"config.data.clip_length={config.data.clip_length} and "
+            f"max_stride={config.data.max_stride} must be at least 1"
         )
     if not 0.0 <= config.loss.teacher_forcing <= 1.0:
         raise UserError(f"config.loss.teacher_forcing={config.loss.teacher_forcing} must lie in [0, 1]")

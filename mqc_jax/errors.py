@@ -42,7 +42,8 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             sentence = str(error)
         except OSError as error:
             if error.errno == errno.ENOSPC:
-                sentence = f"no space left on the disk while writing {error.filename or 'the output'}; free some space and run the command again"
+                where = error.filename or "the output"
+                sentence = f"no space left on the disk while writing {where}; free some space and run the command again"
             elif error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
                 sentence = f"cannot write {error.filename}: {error.strerror}; give a folder that you may write to"
             else:

@@ -20,8 +20,8 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
+from mqc_jax import metrics
 from mqc_jax.config import CALIBRATIONS, MEMORIES
-from mqc_jax.data.images import decode_mask
 from mqc_jax.data.source import Sequence, VideoSource, open_source
 from mqc_jax.errors import UserError, run
 from mqc_jax.files import staged
@@ -137,51 +137,22 @@ def evaluate_model(
 
 
 def score_trees(predictions: str, ground_truth: str, output: str, progress: bool = True) -> dict[str, Any]:
-    """Scores `<sequence>/<expression>/<frame>.png` under `predictions` against the same tree under `ground_truth`.
-
-    The truth says which frames there are; every one in which the target is present needs a prediction. Predictions of
-    frames or targets beyond the truth's are not looked at.
+    """Writes the scores that `metrics.score_trees` gives; its rules and errors are that function's.
 
     Returns:
       What metrics.json holds.
-
-    Raises:
-      UserError: a tree is missing or is none of this kind, a prediction is missing or of another size, a mask cannot
-        be read.
     """
-    predicted, true = Path(predictions), Path(ground_truth)
-    for flag, root in (("predictions", predicted), ("ground_truth", true)):
-        if not root.is_dir():
-            raise UserError(f"--{flag} {root} is not a folder; give a tree of <sequence>/<expression>/<frame>.png")
-    targets = _targets(true)
-    if not targets:
-        raise UserError(f"--ground_truth {true} holds no <sequence>/<expression>/<frame>.png; is it another layout?")
-    missing = [target for target in targets if not (predicted / target).is_dir()]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of the {len(targets)} targets in {true} have no folder in {predicted}, "
-            f"the first is {missing[0]}; predictions lie in <sequence>/<expression>/<frame>.png"
-        )
-    scores = Scores()
-    with staged(output) as staging:
-        for target in tqdm(targets, unit="target", disable=not progress, mininterval=_interval(), desc="scoring"):
-            for place in sorted((true / target).glob("*.png")):
-                truth = _read_mask(place)
-                if not truth.any():
-                    continue
-                other = predicted / target / place.name
-                if not other.is_file():
-                    raise UserError(f"the prediction {other} is missing; every frame with a target in it needs one")
-                mask = _read_mask(other)
-                if mask.shape != truth.shape:
-                    raise UserError(
-                        f"{other} is {mask.shape[1]}x{mask.shape[0]} but its truth is {truth.shape[1]}x{truth.shape[0]}"
-                        "; predictions need the frame's size"
-                    )
-                scores.add_score(target.parts[0], target.parts[1], place.stem, score_frame(mask, truth))
+    with (
+        staged(output) as staging,
+        tqdm(unit="target", disable=not progress, mininterval=_interval(), desc="scoring") as bar,
+    ):
+
+        def tell(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        scores = metrics.score_trees(predictions, ground_truth, progress=tell)
         summary = scores.summary()
-        if not summary["n_frames"]:
-            raise UserError(f"no mask under {true} has a target in it, so there is nothing to score against")
         _write(staging, summary, scores)
     return summary
 
@@ -237,15 +208,6 @@ def _follow(
 def _groups(expressions: tuple, size: int) -> Iterator[tuple]:
     for start in range(0, len(expressions), size):
         yield expressions[start : start + size]
-
-
-def _targets(root: Path) -> list[Path]:
-    """`<sequence>/<expression>` of every folder two levels down that holds a PNG."""
-    return sorted({place.parent.relative_to(root) for place in root.glob("*/*/*.png")})
-
-
-def _read_mask(path: Path) -> np.ndarray:
-    return decode_mask(path.read_bytes(), str(path))
 
 
 def _write(folder: Path, summary: dict[str, Any], scores: Scores) -> None:

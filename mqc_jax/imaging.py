@@ -4,34 +4,32 @@ import cv2
 import numpy as np
 
 
-def resize_frame(frame: np.ndarray, size: int) -> np.ndarray:
-    """uint8 RGB [H, W, 3] -> uint8 [size, size, 3].
+def resize(image: np.ndarray, side: int) -> np.ndarray:
+    """[H, W, ...] to [side, side, ...], each axis by area where it shrinks and linearly where it grows."""
+    height, width = image.shape[:2]
+    shrunk = (min(height, side), min(width, side))
+    if shrunk != (height, width):
+        image = cv2.resize(image, shrunk[::-1], interpolation=cv2.INTER_AREA)
+    if shrunk != (side, side):
+        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
+    return image
 
-    Averages areas when both sides shrink, since a tiny target aliases away otherwise; interpolates linearly else.
+
+def resize_mask(mask: np.ndarray, side: int) -> np.ndarray:
+    """A mask bool [H, W] to uint8 0/1 [side, side]: pixels at least half covered.
+
+    A target too small to half cover any pixel keeps the pixel that it covers most: a present target is never lost.
     """
-    if frame.shape[:2] == (size, size):
-        return frame
-    shrinks = frame.shape[0] >= size and frame.shape[1] >= size
-    return cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    coverage = resize(mask.astype(np.float32), side)
+    # Sums of float32 weights may fall an ulp short of an exact half.
+    small = (coverage >= 0.5 - 1e-6).view(np.uint8)
+    if not small.any():
+        peak = coverage.argmax()
+        if coverage.flat[peak] > 0:
+            small.flat[peak] = 1
+    return small
 
 
 def mask_from_logits(logits: np.ndarray, height: int, width: int) -> np.ndarray:
     """float32 [h, w] -> bool [height, width]: bilinear (pixel centres, as the model's own upsampling), then > 0."""
     return cv2.resize(logits, (width, height), interpolation=cv2.INTER_LINEAR) > 0
-
-
-def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
-    """bool [H, W] -> float32 [size, size] in {0, 1}: covered by at least half.
-
-    A target that is there never vanishes: if no pixel is half covered, the one that is covered most stays.
-    """
-    if mask.shape == (size, size):
-        return mask.astype(np.float32)
-    shrinks = mask.shape[0] >= size and mask.shape[1] >= size
-    coverage = cv2.resize(
-        mask.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
-    kept = coverage >= 0.5
-    if mask.any() and not kept.any():
-        kept.flat[coverage.argmax()] = True
-    return kept.astype(np.float32)

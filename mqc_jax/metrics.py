@@ -193,34 +193,49 @@ def score_trees(
 ) -> Scores:
     """Scores any system's masks: both folders are `<sequence>/<expression>/<frame>.png`, non-zero is target.
 
+    The truth says which frames there are; every one in which the target is present needs a prediction. Predictions of
+    frames or targets beyond the truth's are not looked at.
+
     Each target is read and scored by one thread (decoding and the metric run outside Python's lock); no more than one
     frame a thread is held. `workers` defaults to the cores; `progress(done, total)` is told about finished targets.
 
     Raises:
-      UserError: a folder is missing or empty, a prediction is missing, has another size than its truth or does not
-        decode, or there is a prediction that no truth belongs to. The sentence names the file.
+      UserError: a folder is missing or is none of this kind, a prediction is missing, has another size than its truth
+        or does not decode, or no truth has a target in it. The sentence names the file.
     """
     predictions, ground_truth = Path(predictions), Path(ground_truth)
+    for name, root in (("predictions", predictions), ("ground_truth", ground_truth)):
+        if not root.is_dir():
+            raise UserError(f"--{name} {root} is not a folder; give a tree of <sequence>/<expression>/<frame>.png")
     targets = _targets_of(ground_truth)
     if not targets:
-        raise UserError(f"{ground_truth} holds no mask; expected <sequence>/<expression>/<frame>.png")
-    _require_same_files(predictions, ground_truth, targets)
+        raise UserError(
+            f"--ground_truth {ground_truth} holds no <sequence>/<expression>/<frame>.png; is it another layout?"
+        )
+    absent = ["/".join(target) for target in targets if not predictions.joinpath(*target).is_dir()]
+    if absent:
+        raise UserError(
+            f"{len(absent)} of the {len(targets)} targets in {ground_truth} have no folder in {predictions}, "
+            f"the first is {absent[0]}; predictions lie in <sequence>/<expression>/<frame>.png"
+        )
     scores = Scores()
 
     def score_target(target: tuple[str, str]) -> list[tuple[str, FrameScore]]:
         found = []
         for frame in targets[target]:
             truth = _read_mask(ground_truth.joinpath(*target, frame))
+            if not truth.any():
+                continue
             path = predictions.joinpath(*target, frame)
+            if not path.is_file():
+                raise UserError(f"the prediction {path} is missing; every frame with a target in it needs one")
             prediction = _read_mask(path)
             if prediction.shape != truth.shape:
-                (height, width), (true_height, true_width) = prediction.shape, truth.shape
                 raise UserError(
-                    f"{path} has {height}x{width} pixels (height x width) but its ground truth has "
-                    f"{true_height}x{true_width}; masks must have the frame's own size"
+                    f"{path} is {prediction.shape[1]}x{prediction.shape[0]} but its truth is "
+                    f"{truth.shape[1]}x{truth.shape[0]} (width x height); predictions need the frame's size"
                 )
-            if truth.any():
-                found.append((Path(frame).stem, score_frame(prediction, truth)))
+            found.append((Path(frame).stem, score_frame(prediction, truth)))
         return found
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
@@ -233,34 +248,19 @@ def score_trees(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    if not scores.summary()["n_frames"]:
+        raise UserError(f"no mask under {ground_truth} has a target in it, so there is nothing to score against")
     return scores
 
 
 def _targets_of(root: Path) -> dict[tuple[str, str], list[str]]:
     """(sequence, expression) to the names of its PNG files, everything in order."""
-    if not root.is_dir():
-        raise UserError(f"the folder {root} does not exist")
     targets = {}
     for folder in sorted(root.glob("*/*/")):
         names = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() == ".png")
         if names:
             targets[folder.parent.name, folder.name] = names
     return targets
-
-
-def _require_same_files(predictions: Path, ground_truth: Path, truth: Mapping[tuple[str, str], list[str]]) -> None:
-    found = {(*target, name) for target, names in _targets_of(predictions).items() for name in names}
-    wanted = {(*target, name) for target, names in truth.items() for name in names}
-    for missing in sorted(wanted - found)[:1]:
-        raise UserError(
-            f"the prediction {predictions.joinpath(*missing)} is missing ({len(wanted - found)} of {len(wanted)} are); "
-            "every ground-truth mask needs one, empty where the target is not visible"
-        )
-    for extra in sorted(found - wanted)[:1]:
-        raise UserError(
-            f"the prediction {predictions.joinpath(*extra)} has no ground truth under {ground_truth} "
-            f"({len(found - wanted)} such files); remove it or name it as the ground truth does"
-        )
 
 
 def _read_mask(path: Path) -> np.ndarray:

@@ -87,7 +87,9 @@ class Tracker:
         if masks is not None:
             masks = np.asarray(masks)
             if masks.ndim != 3 or not len(masks):
-                raise UserError(f"masks have shape {list(masks.shape)}; give [targets, height, width] with at least one target")
+                raise UserError(
+                    f"masks have shape {list(masks.shape)}; give [targets, height, width] with at least one target"
+                )
             self._masks = masks.astype(bool)
         elif not self._texts:
             raise UserError("texts is empty; give at least one sentence")
@@ -107,7 +109,7 @@ class Tracker:
         """
         frame = self._check(frame)
         size = self.model.config.image_size
-        image = jnp.asarray(imaging.resize_frame(frame, size))
+        image = jnp.asarray(imaging.resize(frame, size))
         net, params = self.model.net, self.model.params
         if self._bank is not None:
             self._bank, output = _step(net, params, self._bank, image)
@@ -117,7 +119,7 @@ class Tracker:
                     f"masks are {self._masks.shape[1]}x{self._masks.shape[2]} but the first frame is "
                     f"{frame.shape[0]}x{frame.shape[1]}; give masks of the frame's size"
                 )
-            resized = np.stack([imaging.resize_mask(mask, size) for mask in self._masks])
+            resized = np.stack([imaging.resize_mask(mask, size) for mask in self._masks]).astype(np.float32)
             self._bank, output = _start_from_mask(net, params, image, resized)
         else:
             self._bank, output = _start(net, params, image, *self._tokens)
@@ -133,7 +135,9 @@ class Tracker:
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise UserError(f"a frame is {frame.dtype} {list(frame.shape)}; give uint8 RGB [height, width, 3]")
         if min(frame.shape[:2]) < _MIN_SIDE:
-            raise UserError(f"a frame is {frame.shape[0]}x{frame.shape[1]}, both sides must be at least {_MIN_SIDE} pixels")
+            raise UserError(
+                f"a frame is {frame.shape[0]}x{frame.shape[1]}, both sides must be at least {_MIN_SIDE} pixels"
+            )
         if self._frame_shape is not None and frame.shape != self._frame_shape:
             raise UserError(
                 f"frame {self.frame_index + 1} is {frame.shape[0]}x{frame.shape[1]}, the frames before it were "

@@ -11,6 +11,7 @@ from mqc_jax.data import clips, expressions
 from mqc_jax.data.clips import ClipDataset, batches
 from mqc_jax.data.source import Expression, Sequence, open_source
 from mqc_jax.errors import UserError
+from mqc_jax.imaging import resize, resize_mask
 
 
 @pytest.fixture(scope="module")
@@ -232,18 +233,18 @@ def test_unlabelled_frames_are_marked():
 @pytest.mark.parametrize("size", [(40, 40), (37, 90), (20, 90), (1080, 2160), (10, 12)])
 def test_a_present_target_is_never_lost(size):
     mask = np.zeros(size, bool)
-    assert not clips.resize_mask(mask, 32).any()
+    assert not resize_mask(mask, 32).any()
     mask[size[0] // 2, size[1] // 3] = True
-    assert clips.resize_mask(mask, 32).any()
+    assert resize_mask(mask, 32).any()
     mask[:] = True
-    assert clips.resize_mask(mask, 32).all()
+    assert resize_mask(mask, 32).all()
 
 
 def test_masks_shrink_by_coverage():
     mask = np.zeros((8, 8), bool)
     mask[:2, :1] = True  # half of a 2x2 block
     mask[4, 4] = True  # a quarter
-    np.testing.assert_array_equal(np.argwhere(clips.resize_mask(mask, 4)), [[0, 0]])
+    np.testing.assert_array_equal(np.argwhere(resize_mask(mask, 4)), [[0, 0]])
 
 
 def test_reduced_decoding_hardly_changes_the_frame(tmp_path):
@@ -252,9 +253,9 @@ def test_reduced_decoding_hardly_changes_the_frame(tmp_path):
     assert clips._reduction((300, 420), 64) == 4
     assert clips._reduction((300, 420), 76) == 2
     assert clips._reduction((300, 420), 151) == 1
-    whole = clips.resize(source.frame(0, 0), 64).astype(int)
+    whole = resize(source.frame(0, 0), 64).astype(int)
     for reduce in (2, 4):
-        reduced = clips.resize(source.frame(0, 0, reduce), 64).astype(int)
+        reduced = resize(source.frame(0, 0, reduce), 64).astype(int)
         assert np.abs(whole - reduced).mean() < 1.5
 
 

@@ -10,7 +10,6 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import cv2
 import grain
 import numpy as np
 from absl import flags
@@ -18,6 +17,7 @@ from absl import flags
 from mqc_jax.data import expressions
 from mqc_jax.data.source import Expression, VideoSource
 from mqc_jax.errors import UserError
+from mqc_jax.imaging import resize, resize_mask
 
 _ENDLESS = 2**62  # items; Grain wants a length
 _TRIES = 8  # random starts tried before the first frame that shows the target is taken
@@ -226,32 +226,6 @@ class _ShardItem:
 def _stack(clips: list[dict[str, Any]]) -> Batch:
     arrays = {name: np.stack([clip[name] for clip in clips]) for name in clips[0] if name != "id"}
     return Batch(arrays, [clip["id"] for clip in clips])
-
-
-def resize(image: np.ndarray, side: int) -> np.ndarray:
-    """[H, W, ...] to [side, side, ...], each axis by area where it shrinks and linearly where it grows."""
-    height, width = image.shape[:2]
-    shrunk = (min(height, side), min(width, side))
-    if shrunk != (height, width):
-        image = cv2.resize(image, shrunk[::-1], interpolation=cv2.INTER_AREA)
-    if shrunk != (side, side):
-        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
-    return image
-
-
-def resize_mask(mask: np.ndarray, side: int) -> np.ndarray:
-    """A mask bool [H, W] to uint8 0/1 [side, side]: pixels at least half covered.
-
-    A target too small to half cover any pixel keeps the pixel that it covers most: a present target is never lost.
-    """
-    coverage = resize(mask.astype(np.float32), side)
-    # Sums of float32 weights may fall an ulp short of an exact half.
-    small = (coverage >= 0.5 - 1e-6).view(np.uint8)
-    if not small.any():
-        peak = coverage.argmax()
-        if coverage.flat[peak] > 0:
-            small.flat[peak] = 1
-    return small
 
 
 def _reduction(size: tuple[int, int], side: int) -> int:

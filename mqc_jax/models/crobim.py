@@ -95,7 +95,11 @@ class ContextPrompts(nn.Module):
         rows = pyramid[-1].shape[1]
         pooled = [average_pool(level, level.shape[1] // rows) for level in pyramid]
         context = jnp.concatenate(
-            [_tokens(torch_ops.Dense(self.d_model, dtype=self.dtype, name=f"proj.{i}")(x)) for i, x in enumerate(pooled)], 1
+            [
+                _tokens(torch_ops.Dense(self.d_model, dtype=self.dtype, name=f"proj.{i}")(x))
+                for i, x in enumerate(pooled)
+            ],
+            1,
         )
         context = torch_ops.LayerNorm(dtype=self.dtype, name="norm_context")(context)
         # The text encoder's embeddings have this scale; larger prompts would drown the words at the start.
@@ -103,7 +107,8 @@ class ContextPrompts(nn.Module):
         prompts = jnp.broadcast_to(prompts.astype(self.dtype), (context.shape[0], *prompts.shape))
         prompts = prompts + CrossAttention(self.d_model, self.num_heads, self.dtype, name="attn")(prompts, context)
         prompts = torch_ops.LayerNorm(dtype=self.dtype, name="norm_prompts")(prompts)
-        return torch_ops.Dense(self.text_dim, kernel_init=nn.initializers.normal(0.02), dtype=self.dtype, name="to_text")(prompts)
+        small = nn.initializers.normal(0.02)
+        return torch_ops.Dense(self.text_dim, kernel_init=small, dtype=self.dtype, name="to_text")(prompts)
 
 
 class LanguageGuidedAggregation(nn.Module):
@@ -119,9 +124,7 @@ class LanguageGuidedAggregation(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, pyramid: Sequence[jax.Array], words: jax.Array, mask: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, pyramid: Sequence[jax.Array], words: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         """pyramid: [N, h_i, w_i, C_i] at strides 4, 8, 16, 32; words: [N, L, D].
 
         Returns V [N, S/stride, S/stride, D] and the residual, the guided finest level [N, S/4, S/4, D].

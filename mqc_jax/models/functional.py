@@ -53,9 +53,7 @@ def encode_text(net: MQCSAM, params: Params, input_ids: jax.Array, mask: jax.Arr
     return net.apply({"params": params}, input_ids, mask, method="encode_text")
 
 
-def start(
-    net: MQCSAM, params: Params, features: Features, text: Text
-) -> tuple[MemoryBank, Output]:
+def start(net: MQCSAM, params: Params, features: Features, text: Text) -> tuple[MemoryBank, Output]:
     """Frame 0 from N sentences."""
     return net.apply({"params": params}, features, text, method="start")
 

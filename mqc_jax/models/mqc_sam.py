@@ -271,7 +271,7 @@ class MQCSAM(nn.Module):
         )
 
     def _pointer_time(self, age: jax.Array) -> jax.Array:
-        """int32 [N, P] -> [N, P, mem_dim]. Upstream scales by the clip's length where that is short; a stream has none."""
+        """int32 [N, P] -> [N, P, mem_dim]. Upstream scales by a short clip's length; a stream has no length."""
         if not self.config.obj_ptr_tpos:
             return jnp.zeros((*age.shape, self.config.mem_dim), self.dtype)
         scaled = age.astype(jnp.float32) / (self.config.max_obj_ptrs - 1)

@@ -98,8 +98,9 @@ def _run(
             batch, ids = next(data)
             waited += time.perf_counter() - before
             state, metrics = update(state, batch)
-            if not np.isfinite(float(metrics["loss"])):
-                raise UserError(f"the loss is {float(metrics['loss'])} at step {step}, on {', '.join(ids)}; lower the learning rate")
+            loss = float(metrics["loss"])
+            if not np.isfinite(loss):
+                raise UserError(f"the loss is {loss} at step {step}, on {', '.join(ids)}; lower the learning rate")
             bar.update()
             if step % config.log_every == 0 or step == config.steps:
                 now = time.perf_counter()
@@ -131,7 +132,9 @@ def evaluate_clips(predict: Any, params: Any, dataset: clips.ClipDataset, config
 @jax.jit
 def _overlaps(outputs: Any, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
     truth = jnp.swapaxes(masks, 0, 1).astype(jnp.float32)  # [T, B, S, S]
-    overlap = jax.lax.map(lambda x: losses.iou(losses.upsample(x[0], truth.shape[-2:]), x[1]), (outputs.mask_logits, truth))
+    overlap = jax.lax.map(
+        lambda x: losses.iou(losses.upsample(x[0], truth.shape[-2:]), x[1]), (outputs.mask_logits, truth)
+    )
     return overlap, truth.any((-2, -1))
 
 
@@ -139,7 +142,10 @@ def _picture(outputs: Any, batch: dict[str, np.ndarray]) -> np.ndarray:
     """The first clip of a batch: truth above, prediction below, uint8 [H, W, 3]."""
     frames, truth = np.asarray(batch["frames"][0]), np.asarray(batch["masks"][0], bool)
     logits = np.asarray(losses.upsample(outputs.mask_logits[:, 0], truth.shape[-2:]))
-    rows = [np.hstack([viz.overlay(f, m[None]) for f, m in zip(frames, masks, strict=True)]) for masks in (truth, logits > 0)]
+    rows = [
+        np.hstack([viz.overlay(f, m[None]) for f, m in zip(frames, masks, strict=True)])
+        for masks in (truth, logits > 0)
+    ]
     return np.vstack(rows)
 
 

@@ -71,8 +71,13 @@ def frame_loss(
     }
     if coarse:
         full = upsample(output.coarse_logits, size)
-        terms["coarse"] = config.coarse * present * (
-            config.focal * focal(full, target, config.focal_alpha, config.focal_gamma) + config.dice * dice(full, target)
+        terms["coarse"] = (
+            config.coarse
+            * present
+            * (
+                config.focal * focal(full, target, config.focal_alpha, config.focal_gamma)
+                + config.dice * dice(full, target)
+            )
         )
     means = {name: (value * labelled).mean() for name, value in terms.items()}
     overlap = iou(upsample(output.mask_logits, size), target)

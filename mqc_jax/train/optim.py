@@ -44,9 +44,8 @@ def multipliers(config: OptimConfig, params: Any) -> Any:
     names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for rule in [*freeze, *(rule for rule, _ in scaled)]:
         if not any(rule.match(name) for name in names):
-            raise UserError(
-                f"config.optim pattern {rule.pattern!r} matches no parameter; top-level names are {', '.join(sorted({n.split('.')[0] for n in names}))}"
-            )
+            parts = ", ".join(sorted({name.split(".")[0] for name in names}))
+            raise UserError(f"config.optim pattern {rule.pattern!r} matches no parameter; its parts are {parts}")
 
     def factor(path: tuple, _: Any) -> float:
         name = path_name(path)

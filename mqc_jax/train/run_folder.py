@@ -14,7 +14,15 @@ from mqc_jax.errors import UserError
 from mqc_jax.text import Tokenizer
 from mqc_jax.train.step import TrainState
 
-_MAY_CHANGE = ("log_every", "checkpoint_every", "keep_checkpoints", "eval_every", "eval_clips", "picture_every", "dry_run")
+_MAY_CHANGE = (
+    "log_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "eval_every",
+    "eval_clips",
+    "picture_every",
+    "dry_run",
+)
 """Top-level fields that do not influence the parameters; all others must stay as the run was started."""
 
 _MAY_CHANGE_DATA = ("data_dir", "num_threads", "eval_split")
@@ -46,7 +54,9 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             files.remove_staging(self.path)
         except OSError as error:
-            raise UserError(f"cannot write to the workdir {path}: {error.strerror}; give a folder that you may write to") from error
+            raise UserError(
+                f"cannot write to the workdir {path}: {error.strerror}; give a folder that you may write to"
+            ) from error
         if (self.path / checkpoint.CONFIG).exists():
             self._check_config()
         else:

@@ -28,9 +28,7 @@ def teacher_forcing(config: LossConfig, steps: int, step: jax.Array) -> jax.Arra
     return config.teacher_forcing * jnp.clip(1 - step / span, 0, 1)
 
 
-def forward(
-    net: MQCSAM, params: Any, batch: dict[str, jax.Array], forced: jax.Array | None = None
-) -> Output:
+def forward(net: MQCSAM, params: Any, batch: dict[str, jax.Array], forced: jax.Array | None = None) -> Output:
     """Runs B clips of T frames, one target each.
 
     Args:

@@ -24,7 +24,7 @@ def ramp(rng: np.random.Generator, dry: float) -> dict[str, tuple[float, float, 
         "grass": tuple(base),
         "dark": tuple(base * (0.62, 0.68, 0.66)),
         "tree": tuple(base * (0.5, 0.6, 0.52)),
-        "soil": tuple(np.array([126, 119, 108.0]) + rng.normal(0, 4, 3)),
+        "soil": tuple(np.array([122, 119, 107.0]) + rng.normal(0, 4, 3)),
     }
 
 
