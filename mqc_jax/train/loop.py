@@ -119,7 +119,7 @@ def _run(
 
 
 def evaluate_clips(predict: Any, params: Any, dataset: clips.ClipDataset, config: Config) -> dict[str, float]:
-    """J over held-out clips at the model's own resolution, of all frames and of frame 0, where the target is present."""
+    """J over held-out clips at the model's own resolution: of all frames that show the target, and of frame 0."""
     totals = np.zeros(4)
     # Whole batches only: a ragged last one would compile again.
     rounds = max(1, min(config.eval_clips, dataset.clips_per_epoch) // config.batch_size)

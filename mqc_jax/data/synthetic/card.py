@@ -14,7 +14,7 @@ _MEANING = {
     "late_start": "it rests for at least 8 frames, then moves",
     "static": "it never moves",
     "leaves_frame": "it is wholly outside the frame in some later frame",
-    "weak_saliency": "haze, low contrast, and objects whose contrast with their ground is halved",
+    "weak_saliency": "haze, low contrast, and objects that keep 45 to 70 % of their contrast with their ground",
     "clouds": "clouds drift through the sequence",
     "bridges": "a bridge or an overpass is in the scene",
     "blur": "point-spread blur",

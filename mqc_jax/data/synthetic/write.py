@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import cv2
@@ -25,7 +26,6 @@ LAYOUTS = ("ref_youtube_vos", "sat_mtb")
 def _make(job: tuple) -> dict:
     """Renders one sequence; runs in a worker."""
     arguments, layout, root = job
-    cv2.setNumThreads(1)  # the workers share the cores between them
     plan = plan_sequence(**arguments)
     if layout == "ref_youtube_vos":
         return write_ref_youtube_vos(plan, Path(root))
@@ -52,11 +52,15 @@ def _run(jobs: list[tuple], workers: int) -> Iterator[dict]:
         yield from map(_make, jobs)
         return
     # Spawned, since the caller may hold threads (JAX) that do not survive a fork.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    # The workers share the cores between them, so OpenCV in each keeps to one.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         futures = [pool.submit(_make, job) for job in jobs]
         try:
             for future in futures:
                 yield future.result()
+        except BrokenProcessPool as error:
+            raise UserError("a worker was ended from outside, as when memory runs out; try fewer --workers") from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
