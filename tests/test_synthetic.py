@@ -135,7 +135,7 @@ def test_nothing_under_a_bridge_is_labelled(hard):
             assert not np.isin(labels[deck > 0], below).any()
             without = open_air.labels(t)
             hidden += int((without[deck > 0] == crossing[0]).sum())
-            assert (labels == crossing[0]).sum() == area[t] or len(plan.actors) > 1
+            assert (labels == crossing[0]).sum() <= area[t]  # less only where another object lies over it
         seen += hidden > 0
     assert seen >= 1, "no sequence of the split has a target under a bridge at a sampled frame"
 
@@ -174,17 +174,19 @@ def test_tags_of_the_targets_mean_what_they_say(hard):
             assert area[0] > 0
 
 
-def test_an_object_in_the_open_never_vanishes():
-    plan = plan_sequence(SEED, 4, "test", disable=["occlusion"])
-    masks = Masks(plan)
-    assert any(SUPERCLASS[a.category] == "car" for a in plan.actors) or len(plan.actors) > 3
+def test_an_object_in_the_open_never_vanishes(hard):
+    index = next(p.index for p in hard if p.scene.kind.startswith("roads"))
+    plan = plan_sequence(SEED, index, "test", disable=["occlusion"])
+    masks, checked = Masks(plan), 0
     for t in (0, plan.frames // 2, plan.frames - 1):
         labels = masks.labels(t)
         place = plan.to_frame(t)
         for a in plan.actors:
             x, y = place[:, :2] @ a.track.pose(t, 0.5 * a.length)[:2] + place[:, 2]
-            if a.object_id and 3 < x < plan.size[1] - 4 and 3 < y < plan.size[0] - 4 and not plan.scene.decks:
+            if a.object_id and 3 < x < plan.size[1] - 4 and 3 < y < plan.size[0] - 4:
                 assert (labels == a.object_id).any(), a
+                checked += SUPERCLASS[a.category] == "car"
+    assert checked > 5
 
 
 def test_weak_saliency_lowers_the_contrast_of_a_target(hard):
