@@ -130,11 +130,10 @@ def _wishes(rng, index: int, split: str, off: frozenset, category: str, scene: i
         options = [o for o, name in (("late", "late_start"), ("never", "static")) if name not in off]
         options = [o for o in options if not (o == "never" and hidden == "bridge")]
         start = options[rng.integers(len(options))] if options else ""
-    leaves = (
-        "leaves_frame" not in off and _cycle(index, 10, 0.3 if test else 0.15, 13) and not hidden and start != "never"
-    )
-    if test and "leaves_frame" not in off and _cycle(index, 10, 0.2, 13) and start != "never":
-        leaves, hidden = True, ""
+    leaves = "leaves_frame" not in off and start != "never" and _cycle(index, 10, 0.3 if test else 0.15, 13)
+    if leaves and test:
+        hidden = ""  # one event at a time: what is hidden on its way out is hard to place
+    leaves = leaves and not hidden
     look = "look_alikes" not in off and _cycle(index, 10, 0.8 if test else 0.55, 14)
     distract = "moving_distractors" not in off and _cycle(index, 10, 0.8 if test else 0.6, 15)
     return Wishes(category, hidden, start, leaves, look, distract)
