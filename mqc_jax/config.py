@@ -195,6 +195,16 @@ def parse(values: Any, schema: type = Config, path: str = "config") -> Any:
     return config
 
 
+def require_field(name: str) -> None:
+    """Raises `UserError`, with the nearest name, unless "a.b" leads to a field of `Config`."""
+    schema, path = Config, "config"
+    for part in name.split("."):
+        fields = typing.get_type_hints(schema) if dataclasses.is_dataclass(schema) else {}
+        if part not in fields:
+            raise UserError(f"unknown config field {path}.{part}{nearest(part, fields)}")
+        schema, path = fields[part], f"{path}.{part}"
+
+
 def _cast(value: Any, kind: Any, where: str) -> Any:
     origin = typing.get_origin(kind)
     if origin in (tuple, types.GenericAlias) or kind is tuple:

@@ -1,13 +1,60 @@
 """`python -m mqc_jax.train --config configs/X.py --workdir DIR [--config.a.b=v ...]`"""
 
+import re
+import sys
+import traceback
+
 from absl import flags
 from ml_collections import config_flags
 
-from mqc_jax.config import parse
-from mqc_jax.errors import UserError, run
+from mqc_jax import config as schema
+from mqc_jax.config import parse, require_field
+from mqc_jax.errors import UserError, nearest, run
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config file, e.g. configs/synth_small.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; started again on it, training resumes.")
+
+_OVERRIDE = re.compile(r"--?config\.([\w.]+)")
+_KEYWORD = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
+
+
+def check_config(argv: list[str]) -> None:
+    """Reads the config and its overrides ahead of absl, which would answer a mistake in them with a traceback.
+
+    Raises:
+      UserError: an override of a field that does not exist or with a value of the wrong type; a config file that
+        cannot be read or fails.
+    """
+    for argument in argv[1:]:
+        if override := _OVERRIDE.match(argument):
+            require_field(override[1])
+    # Flags of their own: absl's cannot be parsed twice, since each override defines one.
+    probe = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "", flag_values=probe, sys_argv=argv)
+    try:
+        probe(argv, known_only=True)
+        if probe.config is not None:
+            _ = probe.config.to_dict  # a file that could not be read says so at the first access
+    except Exception as error:
+        raise UserError(_sentence(error)) from error
+
+
+def _sentence(error: Exception) -> str:
+    missing = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    if isinstance(missing, OSError):
+        return f"the config file cannot be read: {str(missing).strip().splitlines()[-1].strip()}"
+    if isinstance(error, flags.Error):
+        lines = [line for line in str(error).strip().splitlines() if line.strip()]
+        if len(lines) == 1:
+            return lines[0]
+        # The config file's own TypeError or ValueError, which ml_collections turns into text.
+        if found := _KEYWORD.search(lines[-1]):
+            fields = getattr(getattr(schema, found[1], None), "__dataclass_fields__", {})
+            return f"unknown config field {found[2]} of {found[1]} in the config file{nearest(found[2], fields)}"
+        return f"the config file fails: {lines[-1]}"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    what = str(error).strip().splitlines() or [""]
+    return f"the config file fails: {type(error).__name__}: {what[0]} ({frame.filename}, line {frame.lineno})"
 
 
 def main(argv: list[str]) -> None:
@@ -27,4 +74,9 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    try:
+        check_config(sys.argv)
+    except UserError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
+        sys.exit(1)
     run(main)

@@ -9,6 +9,9 @@ import optax
 from mqc_jax.config import OptimConfig
 from mqc_jax.errors import UserError
 
+BUFFERS = ("sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",)
+"""Parameters that SAM2 draws once and never trains (buffers in its code); they are always frozen."""
+
 
 def path_name(path: tuple) -> str:
     """A parameter's path as "a.b.c", the form that the config's regular expressions match from the start."""
@@ -34,7 +37,7 @@ def _matcher(pattern: str, field: str) -> re.Pattern:
 
 
 def multipliers(config: OptimConfig, params: Any) -> Any:
-    """The learning-rate factor of every parameter; 0 means frozen.
+    """The learning-rate factor of every parameter; 0 means frozen, as `BUFFERS` always are.
 
     Raises:
       UserError: a pattern that matches no parameter, since that is nearly always a misspelling.
@@ -49,7 +52,7 @@ def multipliers(config: OptimConfig, params: Any) -> Any:
 
     def factor(path: tuple, _: Any) -> float:
         name = path_name(path)
-        if any(rule.match(name) for rule in freeze):
+        if name in BUFFERS or any(rule.match(name) for rule in freeze):
             return 0.0
         return next((value for rule, value in scaled if rule.match(name)), 1.0)
 

@@ -1,0 +1,113 @@
+"""The model at a size that compiles in seconds, and the folders that its commands need."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from _layouts import write_ref_youtube_vos
+
+from mqc_jax import checkpoint
+from mqc_jax.config import BertConfig, BridgeConfig, Config, DataConfig, HieraConfig, ModelConfig, OptimConfig
+from mqc_jax.models import functional
+from mqc_jax.text import Tokenizer
+
+ROOT = Path(__file__).parents[1]
+
+MODEL = ModelConfig(
+    image_size=64,
+    hiera=HieraConfig(
+        embed_dim=8,
+        num_heads=1,
+        stages=(1, 1, 1, 1),
+        global_att_blocks=(2,),
+        window_pos_embed_bkg_spatial_size=(4, 4),
+        window_spec=(8, 4, 4, 2),
+    ),
+    bert=BertConfig(
+        vocab_size=1152,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=32,
+        max_tokens=16,
+    ),
+    bridge=BridgeConfig(num_prompts=2, num_layers=1, num_heads=2, ffn_dim=16, stride=8),
+    d_model=16,
+    mem_dim=8,
+    memory_attention_layers=1,
+    memory_attention_ffn=16,
+    decoder_depth=1,
+    decoder_heads=2,
+    decoder_mlp=16,
+    iou_head_depth=2,
+    iou_head_hidden=16,
+    fuser_layers=1,
+)
+
+
+def config(data_dir: str | Path = "", **fields) -> Config:
+    """A run of the tiny model on a folder that `write_dataset` made; `fields` replace top-level ones."""
+    data = DataConfig(dataset="ref_youtube_vos", data_dir=str(data_dir), clip_length=3, max_stride=2)
+    base = Config(steps=6, batch_size=2, log_every=1, checkpoint_every=2, picture_every=1000, model=MODEL, data=data)
+    return dataclasses.replace(base, **{"optim": OptimConfig(learning_rate=1e-3), **fields})
+
+
+def moved(params, seed: int = 1, scale: float = 0.05):
+    """Parameters with noise on each, so that zero-initialised ones count too."""
+    leaves, tree = jax.tree.flatten(params)
+    rng = np.random.default_rng(seed)
+    noisy = [np.asarray(x) + rng.normal(0, scale, x.shape).astype(np.float32) for x in leaves]
+    return jax.tree.unflatten(tree, noisy)
+
+
+def write_checkpoint(folder: Path, model: ModelConfig = MODEL, **options) -> None:
+    """A checkpoint of random parameters."""
+    params = moved(functional.init(functional.build(model)))
+    # Without a push every target would be judged absent, and its masks would be one constant.
+    head = params["sam_mask_decoder"]["pred_obj_score_head"]
+    last = max(head, key=lambda name: int(name.rsplit(".", 1)[-1]))
+    head[last]["bias"] = head[last]["bias"] + 3.0
+    checkpoint.save(folder, model, params, Tokenizer.default(), **options)
+
+
+def write_dataset(root: Path) -> Path:
+    """Videos of 10 frames, about 48x64."""
+    write_ref_youtube_vos(root, "train", sequences=2)
+    return write_ref_youtube_vos(root, "test", sequences=1)
+
+
+def write_config(path: Path, run: Config) -> Path:
+    """A config file whose `get_config` returns `run`."""
+    path.write_text(
+        "from mqc_jax import config\n"
+        "from mqc_jax.config import *\n\n\n"
+        f"def get_config():\n    return config.to_config_dict({run!r})\n"
+    )
+    return path
+
+
+def frames(count: int, size: tuple[int, int] = (64, 64), seed: int = 0) -> list[np.ndarray]:
+    """Pictures of noise, uint8 RGB."""
+    rng = np.random.default_rng(seed)
+    return list(rng.integers(0, 256, (count, *size, 3), dtype=np.uint8))
+
+
+def command(module: str, *arguments: object, timeout: float = 120) -> subprocess.CompletedProcess:
+    """Runs `python -m module` to its end."""
+    line = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+
+
+def refusal(done: subprocess.CompletedProcess) -> str:
+    """The sentence of a command that refused its input: a status, one `error: ` line, no traceback."""
+    assert done.returncode not in (0, None), done.stdout + done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    # A progress bar ends its lines with a carriage return.
+    lines = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    assert done.stderr.strip().splitlines()[-1].endswith(lines[0]), done.stderr
+    return lines[0].removeprefix("error: ")
