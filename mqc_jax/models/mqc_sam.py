@@ -250,7 +250,7 @@ class MQCSAM(nn.Module):
         place = position.sine_2d(height, width, c.mem_dim)
         # Index num_maskmem - 1 is the first frame's, age - 1 the others' (upstream: num_maskmem - t_pos - 1).
         time = jnp.where(jnp.arange(slots) == memory_bank.ANCHOR, slots - 1, bank.feature.age - 1)
-        time = self.maskmem_tpos_enc[jnp.clip(time, 0, slots - 1), 0, 0]  # [N, slots, mem_dim]
+        time = jnp.take(self.maskmem_tpos_enc[:, 0, 0], jnp.clip(time, 0, slots - 1), axis=0)  # [N, slots, mem_dim]
         memory_pos = place + time[:, :, None, None, :]
         memory = bank.feature.value.reshape(n, -1, c.mem_dim)
         memory_pos = memory_pos.reshape(n, -1, c.mem_dim)
