@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mqc_jax import __version__, files
-from mqc_jax.config import ModelConfig, parse, to_dict
+from mqc_jax.config import ModelConfig, check_dtype, parse, to_dict
 from mqc_jax.errors import UserError
 from mqc_jax.models import functional
 from mqc_jax.models.mqc_sam import MQCSAM
@@ -71,7 +71,9 @@ def load(path: str | Path | None = None, dtype: str | None = None) -> Model:
     facts = read_config(root)
     params_dir = params_folder(root)
     config = parse(facts["model"], ModelConfig, "model")
-    net = functional.build(config, dtype or facts.get("dtype", "float32"))
+    dtype = dtype or facts.get("dtype", "float32")
+    check_dtype(dtype, "dtype")
+    net = functional.build(config, dtype)
     params = read_params(params_dir, functional.shapes(net))
     return Model(config, params, Tokenizer.load(root / TOKENIZER), net, str(root))
 
@@ -86,7 +88,7 @@ def read_config(root: Path) -> dict[str, Any]:
         facts = json.loads((root / CONFIG).read_text())
     except (ValueError, UnicodeDecodeError) as error:
         raise UserError(f"{root / CONFIG} is not valid JSON ({error}); the checkpoint is damaged") from error
-    if not isinstance(facts, dict) or "mqc_jax" not in facts or "model" not in facts:
+    if not isinstance(facts, dict) or not isinstance(facts.get("mqc_jax"), dict) or "model" not in facts:
         raise UserError(f"{root} is not a checkpoint of mqc_jax: its {CONFIG} does not say so")
     if facts["mqc_jax"].get("format") != FORMAT:
         raise UserError(

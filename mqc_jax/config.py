@@ -227,7 +227,12 @@ def _cast(value: Any, kind: Any, where: str) -> Any:
 
 def _among(value: str, known: tuple[str, ...], where: str) -> None:
     if value not in known:
-        raise UserError(f"{where}={value!r} must be one of {', '.join(known)}{nearest(value, known)}")
+        raise UserError(f"{where}={value!r} must be one of {', '.join(known)}{nearest(str(value), known)}")
+
+
+def check_dtype(dtype: str, where: str) -> None:
+    """Raises `UserError` for a dtype that the model does not compute in."""
+    _among(dtype, ("float32", "bfloat16"), where)
 
 
 def check_model(model: ModelConfig) -> None:
@@ -268,7 +273,7 @@ def check(config: Config) -> None:
     for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep_checkpoints"):
         if getattr(config, name) < 1:
             raise UserError(f"config.{name}={getattr(config, name)} must be at least 1")
-    _among(config.dtype, ("float32", "bfloat16"), "config.dtype")
+    check_dtype(config.dtype, "config.dtype")
     _among(config.data.start, ("first", "anywhere"), "config.data.start")
     if config.data.clip_length < 1 or config.data.max_stride < 1:
         raise UserError(

@@ -1,16 +1,15 @@
-"""What all tests share: compiled programs are kept on disk, and one tiny checkpoint and dataset serve a whole session.
+"""What all tests share: compiled programs are kept on disk; one tiny checkpoint and dataset serve a whole session.
 
-The compilation cache is set in the environment before JAX is imported, so that commands run as subprocesses read it too.
+The compilation cache is set in the environment before JAX is imported, so that commands run as subprocesses use it.
 """
 
 import os
 from pathlib import Path
 
+import pytest
+
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-
-import pytest  # noqa: E402
 
 
 @pytest.fixture(scope="session")
