@@ -73,7 +73,9 @@ def train(config: Config, workdir: str) -> TrainState:
     folder = RunFolder(workdir, config, tokenizer)
     try:
         state, tx = initial_state(config, net)
-        state = folder.restore(state)
+        # Restored arrays are bound to their device. Fresh ones must be too, or a resumed run would be another program:
+        # compiled again for minutes, and free to round differently.
+        state = jax.device_put(folder.restore(state), jax.devices()[0])
         _run(config, net, tx, state, dataset, held_out, folder)
     finally:
         folder.close()
