@@ -200,7 +200,7 @@ class Tracker:
                 raise KeyError("mqc_jax_stream")
         except FileNotFoundError as error:
             raise UserError(f"stream state {path} does not exist") from error
-        except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is not a stream state written by Tracker.save") from error
         if header["model"] != json.loads(json.dumps(dataclasses.asdict(model.config))):
             raise UserError(f"{path} was written with a model of another config; load the checkpoint that it came from")
