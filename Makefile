@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # Compiled programs are kept between runs; tests and demos start many processes that compile the same model.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
+# Real video for the tests that use some; they skip, and say so, where there is none.
+export MQC_JAX_TEST_DATA ?= $(wildcard $(CURDIR)/../shared/data)
 
 .PHONY: help demo test test-all lint format clean
 
