@@ -14,7 +14,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory) -> Path:
-    """A checkpoint folder of the tiny model, its parameters moved off their initial values. Do not write to it."""
+    """A checkpoint folder of the tiny model with random parameters. Do not write to it."""
     import tiny
 
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"

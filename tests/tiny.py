@@ -56,22 +56,30 @@ def config(data_dir: str | Path = "", **fields) -> Config:
     return dataclasses.replace(base, **{"optim": OptimConfig(learning_rate=1e-3), **fields})
 
 
-def moved(params, seed: int = 1, scale: float = 0.05):
-    """Parameters with noise on each, so that zero-initialised ones count too."""
-    leaves, tree = jax.tree.flatten(params)
+def parameters(model: ModelConfig = MODEL, seed: int = 1):
+    """Random parameters, all of them: initial values would hide what zeros and tiny layer scales switch off."""
     rng = np.random.default_rng(seed)
-    noisy = [np.asarray(x) + rng.normal(0, scale, x.shape).astype(np.float32) for x in leaves]
-    return jax.tree.unflatten(tree, noisy)
+
+    def draw(path: tuple, leaf) -> np.ndarray:
+        noise = rng.normal(0, 1, leaf.shape)
+        name = path[-1].key
+        if name.endswith("kernel"):
+            noise /= np.prod(leaf.shape[:-1]) ** 0.5
+        elif name in ("scale", "gamma"):
+            noise = 1 + 0.1 * noise
+        elif name == "bias":
+            noise *= 0.1
+        return noise.astype(np.float32)
+
+    params = jax.tree_util.tree_map_with_path(draw, functional.shapes(functional.build(model)))
+    # Without a push some targets would be judged absent, and their masks would be one constant.
+    params["sam_mask_decoder"]["pred_obj_score_head"]["layers.2"]["bias"] += 5.0
+    return params
 
 
-def write_checkpoint(folder: Path, model: ModelConfig = MODEL, **options) -> None:
+def write_checkpoint(folder: Path) -> None:
     """A checkpoint of random parameters."""
-    params = moved(functional.init(functional.build(model)))
-    # Without a push every target would be judged absent, and its masks would be one constant.
-    head = params["sam_mask_decoder"]["pred_obj_score_head"]
-    last = max(head, key=lambda name: int(name.rsplit(".", 1)[-1]))
-    head[last]["bias"] = head[last]["bias"] + 3.0
-    checkpoint.save(folder, model, params, Tokenizer.default(), **options)
+    checkpoint.save(folder, MODEL, parameters(), Tokenizer.default())
 
 
 def write_dataset(root: Path) -> Path:
