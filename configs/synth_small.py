@@ -62,8 +62,8 @@ def get_config() -> ml_collections.ConfigDict:
             ),
             data=DataConfig(clip_length=3, max_stride=4),
             optim=OptimConfig(learning_rate=5e-4, warmup_steps=100, weight_decay=0.01),
-            # Targets cover a hundredth of a frame or less, and focal is a mean over pixels: SAM2's 20 gives a model that
-            # starts from nothing too little to follow.
+            # Targets cover a hundredth of a frame or less, and focal is a mean over pixels: SAM2's 20 gives a model
+            # that starts from nothing too little to follow.
             loss=LossConfig(focal=300.0, teacher_forcing=0.5),
         )
     )

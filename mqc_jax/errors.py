@@ -21,9 +21,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def parse_flags(argv: list[str]) -> list[str]:
     """absl's flag parsing, with its errors as one sentence on stderr and status 1."""
     try:
-        return app.parse_flags_with_usage(argv)
-    except flags.Error as error:  # pragma: no cover - absl exits itself in most versions
-        print(f"error: {error}", file=sys.stderr)
+        if any(argument.lstrip("-") in ("help", "helpshort", "helpfull") for argument in argv[1:]):
+            # absl's own --help exits with 1, as if asking were a mistake.
+            app.usage(shorthelp="--helpfull" not in argv, writeto_stdout=True, exitcode=0)
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        print(f"error: {error}; --help lists the options", file=sys.stderr)
         sys.exit(1)
 
 
@@ -35,7 +38,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
 
     def guarded(argv: list[str]) -> int | None:
         # absl.app turns INFO on; JAX and Orbax would bury a command's own lines, and its error, under theirs.
-        logging.set_verbosity(logging.WARNING)
+        logging.set_verbosity(logging.ERROR)
         try:
             return main(argv)
         except UserError as error:
