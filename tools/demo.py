@@ -13,7 +13,7 @@ from absl import flags
 from mqc_jax.errors import UserError, run
 
 _OUTPUT = flags.DEFINE_string("output", "demo", "Folder for the clip (clip/) and the results (result/).")
-_SEED = flags.DEFINE_integer("seed", 4, "Seed of the clip; any whole number gives another one.")
+_SEED = flags.DEFINE_integer("seed", 8, "Seed of the clip; any whole number gives another one.")
 _FRAMES = flags.DEFINE_integer("frames", 40, "Length of the clip.", lower_bound=1)
 
 

@@ -1,0 +1,46 @@
+"""The checkpoint that ships, through the demo's own command."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import mqc_jax
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_demo_runs_end_to_end_and_says_where_its_report_is(tmp_path):
+    line = [sys.executable, "tools/demo.py", "--output", str(tmp_path / "demo"), "--frames", "24"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    report = Path(done.stdout.strip().splitlines()[-1].removeprefix("report: "))
+    assert report == tmp_path / "demo" / "result" / "report.html"
+    assert report.stat().st_size > 10_000
+    masks = sorted((report.parent / "masks" / "00").iterdir())
+    assert len(masks) == 24
+    # The right target, not just any mask: the demo's clip comes with its truth.
+    clip = tmp_path / "demo" / "clip"
+    listing = json.loads((clip / "meta_expressions" / "train" / "meta_expressions.json").read_text())["videos"]
+    name, video = next(iter(listing.items()))
+    from PIL import Image
+
+    overlaps = []
+    for path, frame in zip(masks, video["frames"], strict=True):
+        labels = np.asarray(Image.open(clip / "train" / "Annotations" / name / f"{frame}.png"))
+        truth = labels == int(video["expressions"]["0"]["obj_id"])
+        found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) > 0
+        overlaps.append((truth & found).sum() / max((truth | found).sum(), 1))
+    assert np.mean(overlaps) > 0.5, overlaps
+
+
+def test_the_shipped_checkpoint_is_small_and_complete():
+    model = mqc_jax.load()
+    folder = Path(model.path)
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 25e6
+    ids, mask = model.tokenizer.encode(["the yacht at the bottom-right"], model.config.bert.max_tokens)
+    assert mask.sum() >= 8
+    assert ids.max() < model.config.bert.vocab_size
