@@ -21,7 +21,7 @@ from mqc_jax.config import (
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """About 3.4 million parameters; frames are resized to 256x256."""
+    """About 3.7 million parameters; frames are resized to 256x256."""
     return to_config_dict(
         Config(
             steps=4000,
