@@ -17,6 +17,9 @@ import numpy as np
 from mqc_jax.errors import UserError
 from mqc_jax.files import write_atomic
 
+# transformers advises to install torch, which this project neither needs nor wants at run time.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
 PAD, UNKNOWN, START, END, MASK = SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 DEFAULT_VOCABULARY = Path(__file__).parent / "assets" / "vocab.txt"
 
