@@ -109,8 +109,11 @@ def plan_sequence(
         plan = _attempt(streams, seed, index, split, size, frames, off, strict=attempt < 30)
         if plan is not None:
             return plan
+    wanted = [f"size {size[0]}x{size[1]}"] if size else []
+    wanted += [f"{frames} frames"] if frames else []
     raise UserError(
-        f"no sequence fits size {size[0]}x{size[1]}; give a size between 128x128 and 4096x4096" if size else "no plan"
+        f"sequence {index} of the {split} split cannot be planned with {' and '.join(wanted) or 'these settings'}; give a "
+        "size between 128x128 and 4096x4096, more frames, or --disable late_start,leaves_frame,occlusion"
     )
 
 
