@@ -112,8 +112,8 @@ def plan_sequence(
     wanted = [f"size {size[0]}x{size[1]}"] if size else []
     wanted += [f"{frames} frames"] if frames else []
     raise UserError(
-        f"sequence {index} of the {split} split cannot be planned with {' and '.join(wanted) or 'these settings'}; give a "
-        "size between 128x128 and 4096x4096, more frames, or --disable late_start,leaves_frame,occlusion"
+        f"sequence {index} of the {split} split cannot be planned with {' and '.join(wanted) or 'these settings'}; "
+        "give a size between 128x128 and 4096x4096, more frames, or --disable late_start,leaves_frame,occlusion"
     )
 
 
