@@ -254,6 +254,11 @@ def _solve(equations: jax.Array, winsize: int, gaussian: bool) -> jax.Array:
     return jnp.stack([(g_yy * h_x - g_yx * h_y) * inverse, (g_xx * h_y - g_yx * h_x) * inverse])
 
 
+def _coefficients_last(levels: list[jax.Array]) -> list[jax.Array]:
+    """Each [5, H, W] to [H * W, 5]."""
+    return [jnp.moveaxis(level, 0, -1).reshape(-1, len(level)) for level in levels]
+
+
 def _pyramid_scales(height: int, width: int, config: FarnebackConfig) -> list[float]:
     scales = [1.0]
     while len(scales) <= config.levels and min(height, width) * scales[-1] * config.pyr_scale >= SMALLEST_LEVEL:
@@ -287,20 +292,22 @@ def farneback(frames: jax.Array, config: FarnebackConfig) -> jax.Array:
         displacement = None
         for first, second in zip(reversed(firsts), reversed(seconds), strict=True):
             _, rows, columns = first.shape
-            second = lax.optimization_barrier(jnp.moveaxis(second, 0, -1).reshape(rows * columns, 5))
             if displacement is None:
                 displacement = jnp.zeros((2, rows, columns), jnp.float32)
             else:
                 up = [_bilinear_matrix(*sizes) for sizes in zip(displacement.shape[1:], (rows, columns), strict=True)]
-                displacement = lax.optimization_barrier(_resize(displacement, *up) * np.float32(1 / config.pyr_scale))
-            for _ in range(config.iterations):
-                equations = lax.optimization_barrier(_equations(first, second, displacement))
-                displacement = lax.optimization_barrier(_solve(equations, config.winsize, config.gaussian))
+                displacement = _resize(displacement, *up) * np.float32(1 / config.pyr_scale)
+
+            def improve(_, displacement, first=first, second=second):
+                return _solve(_equations(first, second, displacement), config.winsize, config.gaussian)
+
+            displacement = lax.fori_loop(0, config.iterations, improve, displacement)
         return displacement
 
-    def step(previous, frame):
+    def step(nexts, frame):
         current = expansions(frame)
-        return current, displacement_between(previous, current)
+        return _coefficients_last(current), displacement_between(current, nexts)
 
-    _, displacement = lax.scan(step, expansions(frames[0]), frames[1:])
+    # Backwards, so that what the loop carries is the second frame in the layout that it is read in.
+    _, displacement = lax.scan(step, _coefficients_last(expansions(frames[-1])), frames[:-1], reverse=True)
     return jnp.moveaxis(displacement, 1, -1)
