@@ -2,10 +2,12 @@
 
     python -m mqc_jax.evaluate --checkpoint DIR --data_dir DIR --dataset ref_youtube_vos --split test --output DIR
     python -m mqc_jax.evaluate --predictions DIR --ground_truth DIR --output DIR
+    python -m mqc_jax.evaluate --predictions DIR --data_dir DIR --dataset ref_youtube_vos --split test --output DIR
 
-Both write `metrics.json` and `per_frame.csv` under `--output`; the first also writes
-`masks/<sequence>/<expression>/<frame:05d>.png` (0 or 255, every frame), which the second can score again. The first
-form's metrics.json further has `per_class` and `per_tag`, where the dataset knows classes and tags, and `speed`.
+All write `metrics.json` and `per_frame.csv` under `--output`; the first also writes
+`masks/<sequence>/<expression>/<frame:05d>.png` (0 or 255, every frame), which the others can score again. Where a
+dataset gives the truth, metrics.json further has `per_class` and `per_tag`; the first form adds `speed`. Plain DAVIS
+(`--dataset davis`) has no sentences: the model gets the first frame's masks instead.
 """
 
 import json
@@ -22,10 +24,10 @@ from tqdm import tqdm
 
 from mqc_jax import metrics
 from mqc_jax.config import CALIBRATIONS, MEMORIES
-from mqc_jax.data.source import Sequence, VideoSource, open_source
+from mqc_jax.data.source import Expression, Sequence, VideoSource, open_source
 from mqc_jax.errors import UserError, run
 from mqc_jax.files import staged
-from mqc_jax.metrics import FrameScore, Scores, score_frame
+from mqc_jax.metrics import FrameScore, Scores, in_threads, read_prediction, score_frame
 from mqc_jax.predict import MAX_HELD, WARM_UP, write_mask
 
 TARGETS_AT_ONCE = 4
@@ -61,7 +63,7 @@ def _without_sequences(scores: Scores) -> dict[str, Any]:
 
 def evaluate_model(
     source: VideoSource,
-    make_tracker: Callable[[list[str]], Any],
+    make_tracker: Callable[[list[str] | np.ndarray], Any],
     output: str,
     max_sequences: int | None = None,
     targets_at_once: int = TARGETS_AT_ONCE,
@@ -73,7 +75,8 @@ def evaluate_model(
     Args:
       source: from `open_source`.
       make_tracker: called with exactly `targets_at_once` sentences, or fewer where no sequence has more; returns an
-        object with `Tracker`'s `push` and `finish`.
+        object with `Tracker`'s `push` and `finish`. Where a dataset has no sentences it is called with the first
+        frame's masks instead, bool [N, H, W].
       output: folder to write; masks of an earlier run in it are replaced.
       max_sequences: only the first so many.
       targets_at_once: sentences in one tracker. A group that is not full is filled by repeating its last sentence,
@@ -106,8 +109,7 @@ def evaluate_model(
                 folders = [staging / "masks" / sequence.name / expression.id for expression in group]
                 for folder in folders:
                     folder.mkdir(parents=True)
-                texts = [expression.text for expression in group]
-                tracker = make_tracker(texts + texts[-1:] * (per_group - len(texts)))
+                tracker = make_tracker(_prompts(source, position, [*group, *group[-1:] * (per_group - len(group))]))
                 timer = _Timer()
                 for t, found in _follow(source, position, sequence, tracker, timer):
                     truth = source.labels(position, t)
@@ -115,7 +117,7 @@ def evaluate_model(
                         write_mask(folder / f"{names[t]}.png", mask)
                         if truth is None or not expression.object_ids:
                             continue
-                        target = expression.mask(truth)
+                        target = _target(source, position, t, expression, truth)
                         if target.any():
                             scores.add(sequence, expression, names[t], score_frame(mask, target))
                     bar.update()
@@ -133,6 +135,72 @@ def evaluate_model(
             summary["model"] = facts
         _write(staging, summary, scores.all)
         shutil.rmtree(Path(output) / "masks", ignore_errors=True)
+    return summary
+
+
+def _prompts(source: VideoSource, position: int, group: list[Expression]) -> list[str] | np.ndarray:
+    """The group's sentences, or its masks in the first frame where it has none."""
+    if all(expression.text for expression in group):
+        return [expression.text for expression in group]
+    first = source.labels(position, 0)
+    if first is None:
+        raise UserError(
+            f"sequence {source.sequences[position].name!r} has neither sentences nor an annotated first frame, so "
+            "nothing says what to follow"
+        )
+    return np.stack([_target(source, position, 0, expression, first) for expression in group])
+
+
+def _target(source: VideoSource, position: int, t: int, expression: Expression, labels: np.ndarray) -> np.ndarray:
+    """The true mask, bool [H, W]: from the source where its objects may overlap, else from the label map."""
+    exact = getattr(source, "target", None)
+    return expression.mask(labels) if exact is None else exact(position, t, expression)
+
+
+def score_predictions(
+    source: VideoSource, predictions: str, output: str, max_sequences: int | None = None, progress: bool = True
+) -> dict[str, Any]:
+    """Scores any system's masks, `<sequence>/<expression>/<frame:05d>.png`, against a dataset, by class and tag too.
+
+    Returns:
+      What metrics.json holds.
+
+    Raises:
+      UserError: as `metrics.score_trees`, or the dataset has no public truth.
+    """
+    root = Path(predictions)
+    if not root.is_dir():
+        raise UserError(f"--predictions {root} is not a folder; give a tree of <sequence>/<expression>/<frame>.png")
+    jobs = [
+        (position, t) for position, s in enumerate(source.sequences[:max_sequences]) for t in range(len(s.frame_names))
+    ]
+    names = [mask_names(sequence) for sequence in source.sequences]
+
+    def score(job: tuple[int, int]) -> list[tuple[Expression, FrameScore]]:
+        position, t = job
+        sequence, truth = source.sequences[position], source.labels(*job)
+        found = []
+        for expression in sequence.expressions if truth is not None else ():
+            target = _target(source, position, t, expression, truth)
+            if target.any():
+                path = root / sequence.name / expression.id / f"{names[position][t]}.png"
+                found.append((expression, score_frame(read_prediction(path, target.shape), target)))
+        return found
+
+    scores = _Grouped()
+    with staged(output) as staging:
+        results = tqdm(
+            in_threads(score, jobs), total=len(jobs), unit="frame", disable=not progress, mininterval=_interval()
+        )
+        for (position, t), found in zip(jobs, results, strict=True):
+            for expression, value in found:
+                scores.add(source.sequences[position], expression, names[position][t], value)
+        summary = scores.summary()
+        if not summary["n_frames"]:
+            raise UserError(
+                "the split has no annotated frame with a target in it, so there is nothing to score against"
+            )
+        _write(staging, summary, scores.all)
     return summary
 
 
@@ -234,6 +302,7 @@ def _define_flags() -> None:
 
 
 _MODEL_FLAGS = ("checkpoint", "data_dir", "dataset", "calibration", "memory", "max_sequences")
+_DATA_FLAGS = ("data_dir", "dataset", "max_sequences")
 _TREE_FLAGS = ("predictions", "ground_truth")
 
 
@@ -243,17 +312,28 @@ def main(argv: list[str]) -> None:
         raise UserError(f"unexpected argument {argv[1]!r}; every option has a name, see --help")
     of_model = [name for name in _MODEL_FLAGS if getattr(values, name) is not None]
     of_trees = [name for name in _TREE_FLAGS if getattr(values, name) is not None]
-    forms = "--data_dir and --dataset to run a model, or --predictions and --ground_truth to score masks"
-    if of_model and of_trees:
-        raise UserError(f"--{of_model[0]} and --{of_trees[0]} do not go together: give either {forms}")
+    forms = (
+        "--data_dir and --dataset to run a model, or --predictions with --ground_truth (or --data_dir and --dataset) "
+        "to score masks"
+    )
+    of_dataset = of_trees == ["predictions"] and values.data_dir and values.dataset
+    if of_model and of_trees and not (of_dataset and set(of_model) <= set(_DATA_FLAGS)):
+        clash = next((name for name in of_model if name not in _DATA_FLAGS or not of_dataset), of_model[0])
+        raise UserError(f"--{clash} and --{of_trees[0]} do not go together: give either {forms}")
     if not of_model and not of_trees:
         raise UserError(f"nothing to evaluate: give either {forms}, and --output")
-    required = (*_TREE_FLAGS, "output") if of_trees else ("data_dir", "dataset", "output")
+    required = (*_TREE_FLAGS, "output") if of_trees and not of_dataset else ("data_dir", "dataset", "output")
     for name in required:
         if not getattr(values, name):
             form = "--predictions and --ground_truth" if of_trees else "--data_dir and --dataset"
             raise UserError(f"--{name} is missing; give {form} and --output, see --help")
-    summary = score_trees(values.predictions, values.ground_truth, values.output) if of_trees else _run_model(values)
+    if of_dataset:
+        source = open_source(values.dataset, values.data_dir, values.split)
+        summary = score_predictions(source, values.predictions, values.output, values.max_sequences)
+    elif of_trees:
+        summary = score_trees(values.predictions, values.ground_truth, values.output)
+    else:
+        summary = _run_model(values)
     line = ", ".join(f"{name} {summary[name]:.4f}" for name in ("J&F", "J", "J_recall", "F", "F_recall"))
     print(f"{line} over {summary['n_frames']} frames of {summary['n_targets']} targets: {values.output}")
 
@@ -269,7 +349,7 @@ def _run_model(values: flags.FlagValues) -> dict[str, Any]:
         model = model.replace(**switches)
     return evaluate_model(
         source,
-        lambda texts: mqc_jax.Tracker(model, texts),
+        lambda given: mqc_jax.Tracker(model, given) if isinstance(given, list) else mqc_jax.Tracker(model, masks=given),
         values.output,
         max_sequences=values.max_sequences,
         targets_at_once=values.targets_at_once,

@@ -4,6 +4,7 @@ Everything beyond one pixel around the two masks' common bounding box is backgro
 either number, so both are computed in that box. A satellite target covers a few hundredths of a per cent of its frame.
 """
 
+import collections
 import csv
 import dataclasses
 import functools
@@ -23,7 +24,11 @@ from mqc_jax.errors import UserError
 
 BOUNDARY_TOLERANCE = 0.008  # of the frame's diagonal
 RECALL_THRESHOLD = 0.5  # tau_rec of eq. 28
+CONFIDENCE = 0.95
+RESAMPLES = 1000
 PER_FRAME_COLUMNS = ("sequence", "expression", "frame", "J", "F")
+_NAMES = ("J&F", "J", "J_recall", "F", "F_recall")
+_CHUNK = 16  # frames that a thread scores at a time
 
 
 class FrameScore(NamedTuple):
@@ -162,12 +167,15 @@ class Scores:
 
     def summary(self) -> dict[str, Any]:
         """The content of `metrics.json`: numbers in [0, 1], `n_frames`, `n_targets` and `per_sequence`, which holds the
-        same numbers for each sequence's targets. Without any frame the numbers are None."""
+        same numbers for each sequence's targets. Without any frame the numbers are None.
+
+        `confidence_interval` has the bounds of each number, see `confidence_interval`."""
         by_sequence: dict[str, list[TargetScore]] = {}
-        for (sequence, _), target in self._targets.items():
+        for (sequence, _), target in sorted(self._targets.items()):
             by_sequence.setdefault(sequence, []).append(target)
         return {
             **_average(self._targets.values()),
+            "confidence_interval": confidence_interval([[t.means() for t in ts] for ts in by_sequence.values()]),
             "per_sequence": {name: _average(targets) for name, targets in sorted(by_sequence.items())},
         }
 
@@ -185,6 +193,35 @@ class Scores:
         return text.getvalue()
 
 
+def confidence_interval(
+    sequences: Iterable[Iterable[Mapping[str, float]]],
+    level: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any] | None:
+    """Percentile bootstrap over sequences: frames and targets of one sequence are too alike to be drawn apart.
+
+    Args:
+      sequences: for each sequence the means of its targets.
+      level: share of the resampled means between the bounds.
+      resamples: how often as many sequences are drawn, with replacement.
+      seed: of the draws; the same scores always give the same bounds.
+
+    Returns:
+      `level`, `resamples` and [low, high] for each of the five numbers; None with fewer than two sequences.
+    """
+    rows = [[[target[name] for name in _NAMES] for target in targets] for targets in sequences]
+    if len(rows) < 2:
+        return None
+    sums = np.array([np.sum(targets, axis=0) for targets in rows])
+    counts = np.array([len(targets) for targets in rows])
+    drawn = np.random.default_rng(seed).integers(0, len(rows), (resamples, len(rows)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)[:, None]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    bounds = {name: [float(a), float(b)] for name, a, b in zip(_NAMES, low, high, strict=True)}
+    return {"level": level, "resamples": resamples, **bounds}
+
+
 def score_trees(
     predictions: str | os.PathLike,
     ground_truth: str | os.PathLike,
@@ -196,7 +233,7 @@ def score_trees(
     The truth says which frames there are; every one in which the target is present needs a prediction. Predictions of
     frames or targets beyond the truth's are not looked at.
 
-    Each target is read and scored by one thread (decoding and the metric run outside Python's lock); no more than one
+    Threads read and score a few frames at a time (decoding and the metric run outside Python's lock); no more than one
     frame a thread is held. `workers` defaults to the cores; `progress(done, total)` is told about finished targets.
 
     Raises:
@@ -220,34 +257,24 @@ def score_trees(
         )
     scores = Scores()
 
-    def score_target(target: tuple[str, str]) -> list[tuple[str, FrameScore]]:
+    def score_chunk(job: tuple[tuple[str, str], list[str]]) -> list[tuple[str, FrameScore]]:
+        target, frames = job
         found = []
-        for frame in targets[target]:
-            truth = _read_mask(ground_truth.joinpath(*target, frame))
-            if not truth.any():
-                continue
-            path = predictions.joinpath(*target, frame)
-            if not path.is_file():
-                raise UserError(f"the prediction {path} is missing; every frame with a target in it needs one")
-            prediction = _read_mask(path)
-            if prediction.shape != truth.shape:
-                raise UserError(
-                    f"{path} is {prediction.shape[1]}x{prediction.shape[0]} but its truth is "
-                    f"{truth.shape[1]}x{truth.shape[0]} (width x height); predictions need the frame's size"
-                )
-            found.append((Path(frame).stem, score_frame(prediction, truth)))
+        for frame in frames:
+            truth = read_mask(ground_truth.joinpath(*target, frame))
+            if truth.any():
+                prediction = read_prediction(predictions.joinpath(*target, frame), truth.shape)
+                found.append((Path(frame).stem, score_frame(prediction, truth)))
         return found
 
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        try:
-            for done, (target, found) in enumerate(zip(targets, pool.map(score_target, targets), strict=True), 1):
-                for frame, score in found:
-                    scores.add_score(*target, frame, score)
-                if progress:
-                    progress(done, len(targets))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    jobs = [(t, names[k : k + _CHUNK]) for t, names in targets.items() for k in range(0, len(names), _CHUNK)]
+    left = collections.Counter(target for target, _ in jobs)
+    for (target, _), found in zip(jobs, in_threads(score_chunk, jobs, workers), strict=True):
+        for frame, score in found:
+            scores.add_score(*target, frame, score)
+        left[target] -= 1
+        if progress and not left[target]:
+            progress(sum(not n for n in left.values()), len(targets))
     if not scores.summary()["n_frames"]:
         raise UserError(f"no mask under {ground_truth} has a target in it, so there is nothing to score against")
     return scores
@@ -263,16 +290,39 @@ def _targets_of(root: Path) -> dict[tuple[str, str], list[str]]:
     return targets
 
 
-def _read_mask(path: Path) -> np.ndarray:
+def in_threads(work: Callable[[Any], Any], jobs: Iterable[Any], workers: int | None = None) -> Iterator[Any]:
+    """The results of `work` in the jobs' order, on all cores; the first error ends it."""
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        try:
+            yield from pool.map(work, jobs)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """A mask file as bool [H, W]; a `UserError` names a file that does not decode."""
     return decode_mask(path.read_bytes(), str(path))
+
+
+def read_prediction(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """A predicted mask, bool [H, W]; a `UserError` names one that is missing or has another size than its truth."""
+    if not path.is_file():
+        raise UserError(f"the prediction {path} is missing; every frame with a target in it needs one")
+    prediction = read_mask(path)
+    if prediction.shape != size:
+        raise UserError(
+            f"{path} is {prediction.shape[1]}x{prediction.shape[0]} but its truth is {size[1]}x{size[0]} (width x "
+            "height); predictions need the frame's size"
+        )
+    return prediction
 
 
 def _average(targets: Iterable[TargetScore]) -> dict[str, Any]:
     targets = list(targets)
     means: list[Mapping[str, float]] = [target.means() for target in targets]
-    names = ("J&F", "J", "J_recall", "F", "F_recall")
     return {
-        **{name: math.fsum(mean[name] for mean in means) / len(means) if means else None for name in names},
+        **{name: math.fsum(mean[name] for mean in means) / len(means) if means else None for name in _NAMES},
         "n_frames": sum(target.n_frames for target in targets),
         "n_targets": len(targets),
     }

@@ -31,7 +31,7 @@ p { margin: 6px 0; max-width: 78ch } .soft { color: var(--soft) }
 .facts { display: flex; flex-wrap: wrap; gap: 12px; margin: 20px 0 }
 .fact { border: 1px solid var(--line); border-radius: 8px; padding: 10px 16px; min-width: 130px }
 .fact b { display: block; font-size: 24px; line-height: 1.2 } .fact span { color: var(--soft); font-size: 13px }
-.columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 8px 40px }
+.columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: 8px 40px }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 th, td { text-align: left; padding: 3px 8px 3px 0; border-bottom: 1px solid var(--line); font-weight: normal }
 th { color: var(--soft); font-size: 13px } td.n, th.n { text-align: right }

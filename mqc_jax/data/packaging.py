@@ -56,6 +56,10 @@ class VideoBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """
         raise NotImplementedError
 
+    def has_split(self, root: Path, split: str) -> bool:
+        """Whether the raw folder has a split, before it is read."""
+        return (root / "meta_expressions" / split).is_dir()
+
     def open_split(self, root: Path, split: str) -> FolderSource:
         """Reads one split of the raw folder."""
         return RefYoutubeVos(root, split)
@@ -94,7 +98,7 @@ class VideoBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         root = self.raw(self._manual_dir, self._scratch)
         shards, described = {}, {}
         for split in self.SPLITS:
-            if not (root / "meta_expressions" / split).is_dir():
+            if not self.has_split(root, split):
                 continue
             source = self.open_split(root, split)
             first = [0, *itertools.accumulate(len(sequence.frame_names) for sequence in source.sequences)]
@@ -103,9 +107,19 @@ class VideoBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 _Shard(source, members, first[members[0]], f"{self.name}/{split}") for members in _cut(source.sequences)
             ]
         if not shards:
-            raise UserError(f"{root} has none of the splits {', '.join(self.SPLITS)} under meta_expressions/")
+            raise UserError(f"{root} has none of the splits {', '.join(self.SPLITS)}; is it the dataset's root?")
         self.info.metadata.update({"format": _FORMAT, "splits": described})
         return shards
+
+
+class ManualBuilder(VideoBuilder, skip_registration=True):
+    """A builder of data that the user has to have: `--manual_dir` says where."""
+
+    def raw(self, manual_dir: Path | None, scratch: Path) -> Path:
+        """See `VideoBuilder.raw`."""
+        if manual_dir is None:
+            raise UserError(f"{self.name} is built from your copy of the data; give its folder with --manual_dir")
+        return manual_dir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,13 +256,20 @@ def _describe(sequence: Sequence, first_record: int) -> dict[str, Any]:
 
 def _sequence(entry: dict[str, Any]) -> Sequence:
     return Sequence(
-        name=entry["name"],
+        name=_safe(entry["name"]),
         frame_names=tuple(entry.get("frame_names") or (f"{t:05d}" for t in range(entry["n_frames"]))),
         size=tuple(entry["size"]),
-        expressions=tuple(Expression(e["id"], e["text"], tuple(e["object_ids"])) for e in entry["expressions"]),
+        expressions=tuple(Expression(_safe(e["id"]), e["text"], tuple(e["object_ids"])) for e in entry["expressions"]),
         categories={int(key): value for key, value in entry["categories"].items()},
         tags=tuple(entry["tags"]),
     )
+
+
+def _safe(name: str) -> str:
+    """A name from a package becomes a folder's where masks are written."""
+    if not name or name in (".", "..") or any(character in name for character in "/\\\0"):
+        raise UserError(f"metadata.json names {name!r}, which cannot be a folder's name; build the package again")
+    return name
 
 
 def _cut(sequences: tuple[Sequence, ...]) -> list[list[int]]:
