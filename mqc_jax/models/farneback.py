@@ -9,8 +9,7 @@ The paper leaves much open: pyramid, borders, regularisation. There the choices 
 `calcOpticalFlowFarneback` are made, so that its parameters mean the same here and its result is the test's reference.
 
 Images are planes [..., H, W], so that every filter is a sum of shifted slices along rows or columns: XLA's own
-convolutions are slow on a CPU for so few channels. Barriers keep a filter's two passes apart; fused into one, the first
-would be computed again for every tap of the second.
+convolutions are slow on a CPU for so few channels.
 """
 
 import dataclasses
@@ -59,7 +58,9 @@ class FarnebackConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.pyr_scale < 1:
-            raise UserError(f"pyr_scale={self.pyr_scale} must lie between 0 and 1, both excluded; 0.5 halves each level")
+            raise UserError(
+                f"pyr_scale={self.pyr_scale} must lie between 0 and 1, both excluded; 0.5 halves each level"
+            )
         for name, least in (("levels", 0), ("winsize", 2), ("iterations", 1), ("poly_n", 1), ("poly_sigma", 0)):
             value = getattr(self, name)
             if value < least:
@@ -93,8 +94,7 @@ def _level_matrix(size: int, scale: float) -> np.ndarray:
     """[round(size * scale), size]: Gaussian blur of the full image with mirrored borders, then bilinear resampling."""
     sigma = (1 / scale - 1) / 2
     radius = max(_round(5 * sigma) | 1, 3) // 2
-    # OpenCV's smallest kernel for an unknown sigma is binomial.
-    half = _gaussian(radius, sigma) if sigma else np.array([0.5, 0.25])
+    half = _gaussian(radius, sigma)
     blur, rows = np.zeros((size, size)), np.arange(size)
     for shift in range(-radius, radius + 1):
         mirrored = (size - 1) - np.abs((size - 1) - np.abs(rows + shift))
@@ -103,7 +103,7 @@ def _level_matrix(size: int, scale: float) -> np.ndarray:
 
 
 def _resample(image: jax.Array, matrix: np.ndarray, axis: int) -> jax.Array:
-    """The product of a constant banded matrix [m, n] and `image` along `axis` (-2 or -1), one tap of the band a pass."""
+    """A constant banded matrix [m, n] times `image` along `axis` (-2 or -1), as a sum over the band's taps."""
     taps = int((matrix != 0).sum(1).max())
     places = np.argsort(matrix == 0, axis=1, kind="stable")[:, :taps].astype(np.int32)
     weights = np.take_along_axis(matrix, places, 1).astype(np.float32)
@@ -113,8 +113,16 @@ def _resample(image: jax.Array, matrix: np.ndarray, axis: int) -> jax.Array:
     return total
 
 
-def _resize(image: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
-    return _resample(lax.optimization_barrier(_resample(image, rows, -2)), columns, -1)
+def _pyramid_level(image: jax.Array, scale: float) -> jax.Array:
+    """float32 [H, W], blurred and resampled to `scale`; at full size too OpenCV blurs, with its binomial kernel."""
+    if scale == 1:
+        padded = jnp.pad(image, 1, mode="reflect")
+        rows = 0.25 * (padded[:-2] + padded[2:]) + 0.5 * padded[1:-1]
+        return 0.25 * (rows[:, :-2] + rows[:, 2:]) + 0.5 * rows[:, 1:-1]
+    # The product, unlike a second sum of taps, keeps XLA from computing the first once for each tap.
+    rows = _resample(image, _level_matrix(image.shape[0], scale), -2)
+    columns = _level_matrix(image.shape[1], scale).astype(np.float32)
+    return jnp.matmul(rows, columns.T, precision=lax.Precision.HIGHEST)
 
 
 def _shifted(image: jax.Array, axis: int, shift: int, size: int) -> jax.Array:
@@ -140,7 +148,7 @@ def _expansion_kernels(radius: int, sigma: float) -> tuple[np.ndarray, ...]:
     inverse = np.linalg.inv(metric)
     scales = np.array([1 / (total * second), inverse[0, 1], inverse[1, 1], 1 / second**2], np.float32)
     steps = np.arange(radius + 1)
-    return tuple(array.astype(np.float32) for array in (half, steps * half, steps**2 * half)) + (scales,)
+    return *(kernel.astype(np.float32) for kernel in (half, steps * half, steps**2 * half)), scales
 
 
 def expand(image: jax.Array, radius: int, sigma: float) -> jax.Array:
@@ -167,7 +175,7 @@ def expand(image: jax.Array, radius: int, sigma: float) -> jax.Array:
             sums = [total + term for total, term in zip(sums[:order], terms, strict=False)]
         return sums
 
-    zeroth, first, second = lax.optimization_barrier(jnp.stack(moments(padded, 0, height, 3)))
+    zeroth, first, second = moments(padded, 0, height, 3)
     one, x, xx = moments(zeroth, 1, width, 3)
     y, xy = moments(first, 1, width, 2)
     (yy,) = moments(second, 1, width, 1)
@@ -210,7 +218,7 @@ def _equations(first: jax.Array, second: jax.Array, displacement: jax.Array) -> 
     upper = (1 - right_share) * corner(0) + right_share * corner(1)
     lower = (1 - right_share) * corner(width) + right_share * corner(width + 1)
     warped = jnp.moveaxis((1 - lower_share) * upper + lower_share * lower, -1, 0)
-    b_y, b_x, a_yy, a_xx, a_xy = lax.optimization_barrier(warped)
+    b_y, b_x, a_yy, a_xx, a_xy = warped
 
     # A is the two frames' mean; a pixel that has left the frame keeps the first one's. xy's coefficient is 2 A_xy.
     a_yy = jnp.where(inside, (first[2] + a_yy) * 0.5, first[2])
@@ -248,7 +256,7 @@ def _solve(equations: jax.Array, winsize: int, gaussian: bool) -> jax.Array:
         return kernel[0] * sum(_shifted(planes, axis, k, size) for k in range(2 * radius + 1))
 
     padded = jnp.pad(equations, ((0, 0), (radius, radius), (radius, radius)), mode="edge")
-    rows = lax.optimization_barrier(blur(padded, 1, height))
+    rows = blur(padded, 1, height)
     g_yy, g_yx, g_xx, h_y, h_x = blur(rows, 2, width)
     inverse = 1 / (g_yy * g_xx - g_yx * g_yx + REGULARISATION)
     return jnp.stack([(g_yy * h_x - g_yx * h_y) * inverse, (g_xx * h_y - g_yx * h_x) * inverse])
@@ -282,11 +290,7 @@ def farneback(frames: jax.Array, config: FarnebackConfig) -> jax.Array:
     scales = _pyramid_scales(height, width, config)
 
     def expansions(image):
-        levels = []
-        for scale in scales:
-            level = _resize(image, _level_matrix(height, scale), _level_matrix(width, scale))
-            levels.append(expand(lax.optimization_barrier(level), config.poly_n, config.poly_sigma))
-        return levels
+        return [expand(_pyramid_level(image, scale), config.poly_n, config.poly_sigma) for scale in scales]
 
     def displacement_between(firsts, seconds):
         displacement = None
@@ -295,8 +299,9 @@ def farneback(frames: jax.Array, config: FarnebackConfig) -> jax.Array:
             if displacement is None:
                 displacement = jnp.zeros((2, rows, columns), jnp.float32)
             else:
-                up = [_bilinear_matrix(*sizes) for sizes in zip(displacement.shape[1:], (rows, columns), strict=True)]
-                displacement = _resize(displacement, *up) * np.float32(1 / config.pyr_scale)
+                displacement = _resample(displacement, _bilinear_matrix(displacement.shape[1], rows), -2)
+                displacement = _resample(displacement, _bilinear_matrix(displacement.shape[2], columns), -1)
+                displacement = displacement * np.float32(1 / config.pyr_scale)
 
             def improve(_, displacement, first=first, second=second):
                 return _solve(_equations(first, second, displacement), config.winsize, config.gaussian)

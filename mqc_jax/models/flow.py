@@ -1,0 +1,228 @@
+"""Dense displacement between consecutive frames, the motion of the platform in it, and warping by it.
+
+Displacements are pixels per frame, (x, y) with y downwards: what is at p in frame t is at p + d(p) in frame t + 1.
+Everything has fixed shapes, gathers in place of callbacks, and runs under jit on any backend.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mqc_jax.errors import UserError
+from mqc_jax.models.farneback import FarnebackConfig, farneback
+
+Estimator = Callable[[jax.Array, object], jax.Array]
+"""(float32 [T + 1, H, W] in 0..255, its config) -> float32 [T, H, W, 2]."""
+
+ESTIMATORS: dict[type, Estimator] = {FarnebackConfig: farneback}
+"""The estimator that each type of config stands for. Another one joins with a frozen dataclass of its own."""
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue (ITU-R BT.601), as OpenCV's `COLOR_RGB2GRAY`."""
+
+
+def grey(frames: jax.Array) -> jax.Array:
+    """RGB [..., 3], 0 to 255 in any dtype -> float32 [...], 0 to 255, not rounded."""
+    return jnp.asarray(frames, jnp.float32) @ np.asarray(LUMA, np.float32)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def flow(frames: jax.Array, config: object = FarnebackConfig()) -> jax.Array:
+    """Displacement from each frame to the next.
+
+    Args:
+      frames: [T + 1, H, W] grey, uint8 or float in 0..255. T may be 0.
+      config: of a type in `ESTIMATORS`; chooses the estimator.
+
+    Returns:
+      float32 [T, H, W, 2], (x, y) in pixels per frame.
+
+    Raises:
+      UserError: frames of another shape, or a config that no estimator takes.
+    """
+    if frames.ndim != 3 or frames.shape[0] < 1 or min(frames.shape[1:]) < 2:
+        raise UserError(
+            f"frames of shape {tuple(frames.shape)} must be [T + 1, H, W], grey and at least 2x2 pixels; use flow.grey"
+        )
+    if type(config) not in ESTIMATORS:
+        known = ", ".join(sorted(kind.__name__ for kind in ESTIMATORS))
+        raise UserError(f"no estimator takes a {type(config).__name__}; known: {known}")
+    if frames.shape[0] == 1:
+        return jnp.zeros((0, *frames.shape[1:], 2), jnp.float32)
+    return ESTIMATORS[type(config)](frames.astype(jnp.float32), config)
+
+
+def _sample(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Bilinear: [H, W] at positions [...] in pixels; beyond the edge the border repeats."""
+    height, width = image.shape
+    x, y = jnp.clip(x, 0, width - 1), jnp.clip(y, 0, height - 1)
+    left = jnp.clip(jnp.floor(x), 0, max(width - 2, 0)).astype(jnp.int32)
+    top = jnp.clip(jnp.floor(y), 0, max(height - 2, 0)).astype(jnp.int32)
+    right_share, lower_share = x - left, y - top
+    pixels, index = image.astype(jnp.float32).reshape(-1), top * width + left
+    right, below = min(width - 1, 1), width * min(height - 1, 1)
+
+    def at(offset):
+        return pixels.at[index + offset].get(mode="promise_in_bounds")
+
+    upper = (1 - right_share) * at(0) + right_share * at(right)
+    lower = (1 - right_share) * at(below) + right_share * at(below + right)
+    return (1 - lower_share) * upper + lower_share * lower
+
+
+def _grid(height: int, width: int) -> tuple[jax.Array, jax.Array]:
+    return jnp.arange(width, dtype=jnp.float32), jnp.arange(height, dtype=jnp.float32)[:, None]
+
+
+def warp(image: jax.Array, displacement: jax.Array) -> jax.Array:
+    """Reads an image where a displacement points: out(p) = image(p + d(p)).
+
+    With d from frame t to t + 1, `warp(frame[t + 1], d)` looks like frame t wherever d is right.
+
+    Args:
+      image: [..., H, W], any real dtype.
+      displacement: float [..., H, W, 2], (x, y) in pixels, the same leading axes.
+
+    Returns:
+      float32 [..., H, W], bilinear; beyond the edge the border repeats.
+    """
+    if displacement.shape != (*image.shape, 2):
+        raise UserError(
+            f"displacement of shape {tuple(displacement.shape)} must be {(*image.shape, 2)} for an image of shape "
+            f"{tuple(image.shape)}"
+        )
+    height, width = image.shape[-2:]
+    x, y = _grid(height, width)
+    images, moves = image.reshape(-1, height, width), displacement.reshape(-1, height, width, 2)
+    warped = jax.vmap(lambda one, move: _sample(one, x + move[..., 0], y + move[..., 1]))(images, moves)
+    return warped.reshape(image.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class BackgroundConfig:
+    """The robust fit of the background's motion.
+
+    Attributes:
+      stride: pixels between the grid points that are fitted.
+      iterations: of reweighting, a fixed number.
+      tukey: residuals beyond so many robust standard deviations have no weight (4.685: 95 % efficiency).
+      sigma_floor: least robust standard deviation, pixels per frame; with exact displacements it would be 0.
+    """
+
+    stride: int = 8
+    iterations: int = 12
+    tukey: float = 4.685
+    sigma_floor: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name, least in (("stride", 1), ("iterations", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name}={getattr(self, name)} must be at least {least}; give {least} or more")
+        for name in ("tukey", "sigma_floor"):
+            if getattr(self, name) <= 0:
+                raise UserError(
+                    f"{name}={getattr(self, name)} must be positive; the default is {getattr(type(self), name)}"
+                )
+
+
+def affine_displacement(affine: jax.Array, height: int, width: int) -> jax.Array:
+    """Affine motions [..., 2, 3], d(p) = A (x, y, 1), as displacements float32 [..., height, width, 2]."""
+    x, y = _grid(height, width)
+    a = affine[..., None, None, :, :]
+    return a[..., 0] * x[..., None] + a[..., 1] * y[..., None] + a[..., 2]
+
+
+def dominant_motion(displacement: jax.Array, config: BackgroundConfig = BackgroundConfig()) -> jax.Array:
+    """The affine motion that most of a field follows, by iteratively reweighted least squares with Tukey's weights.
+
+    It starts from the median displacement; targets and look-alikes that move otherwise, less than half of the frame,
+    end without weight.
+
+    Args:
+      displacement: float [T, H, W, 2].
+
+    Returns:
+      float32 [T, 2, 3]: d(x, y) = A (x, y, 1) in pixels per frame, x and y in pixels from the first pixel's centre.
+    """
+    _, height, width, _ = displacement.shape
+    offset = [min(config.stride // 2, (size - 1) // 2) for size in (height, width)]
+    rows = jnp.arange(offset[0], height, config.stride)
+    columns = jnp.arange(offset[1], width, config.stride)
+    # Coordinates near 1 keep the 3x3 system well conditioned in float32.
+    scale = max(height, width) / 2
+    middle = jnp.array([(width - 1) / 2, (height - 1) / 2], jnp.float32)
+    x, y = jnp.meshgrid((columns - middle[0]) / scale, (rows - middle[1]) / scale)
+    basis = jnp.stack([x, y, jnp.ones_like(x)], -1).reshape(-1, 3)
+    highest = jax.lax.Precision.HIGHEST
+
+    def fit(field):
+        field = field.reshape(-1, 2)
+
+        def improve(_, coefficients):
+            residual = jnp.linalg.norm(field - jnp.matmul(basis, coefficients, precision=highest), axis=-1)
+            # The median length of a two-dimensional normal residual is 1.1774 standard deviations.
+            sigma = jnp.maximum(jnp.median(residual) / 1.1774, config.sigma_floor)
+            weight = jnp.maximum(1 - (residual / (config.tukey * sigma)) ** 2, 0) ** 2
+            weighted = basis * weight[:, None]
+            # A ridge far below the data: a grid of one row or column leaves a direction undetermined.
+            normal = jnp.matmul(weighted.T, basis, precision=highest) + 1e-6 * weight.sum() * jnp.eye(3)
+            return jnp.linalg.solve(normal, jnp.matmul(weighted.T, field, precision=highest))
+
+        start = jnp.zeros((3, 2), jnp.float32).at[2].set(jnp.median(field, axis=0))
+        coefficients = jax.lax.fori_loop(0, config.iterations, improve, start)
+        linear = coefficients[:2].T / scale
+        shift = coefficients[2] - jnp.matmul(linear, middle, precision=highest)
+        return jnp.concatenate([linear, shift[:, None]], axis=1)
+
+    return jax.vmap(fit)(displacement[:, rows][:, :, columns].astype(jnp.float32))
+
+
+def remove_background_motion(
+    displacement: jax.Array, config: BackgroundConfig = BackgroundConfig()
+) -> tuple[jax.Array, jax.Array]:
+    """Displacement relative to the background, for a drifting platform.
+
+    Args:
+      displacement: float [T, H, W, 2], pixels per frame.
+
+    Returns:
+      float32 [T, H, W, 2], less the dominant motion, and that motion, float32 [T, 2, 3] (`dominant_motion`).
+    """
+    affine = dominant_motion(displacement, config)
+    return displacement - affine_displacement(affine, *displacement.shape[1:3]), affine
+
+
+def stabilise(frames: jax.Array, affine: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Frames as a camera that moves with the background would see them, all in the first frame's coordinates.
+
+    Args:
+      frames: [T + 1, H, W], any real dtype.
+      affine: float [T, 2, 3], the background's motion from each frame to the next.
+
+    Returns:
+      float32 [T + 1, H, W], the first frame unchanged, and bool [T + 1, H, W]: where the frame was seen; elsewhere the
+      border repeats.
+    """
+    height, width = frames.shape[1:]
+    highest = jax.lax.Precision.HIGHEST
+    steps = jnp.concatenate([affine, jnp.zeros((len(affine), 1, 3), affine.dtype)], axis=1) + jnp.eye(3)
+
+    def follow(position, step):
+        position = jnp.matmul(step, position, precision=highest)
+        return position, position
+
+    _, maps = jax.lax.scan(follow, jnp.eye(3), steps)  # first frame's coordinates -> frame t's
+    maps = jnp.concatenate([jnp.eye(3)[None], maps])
+    x, y = _grid(height, width)
+
+    def align(frame, place):
+        u = place[0, 0] * x + place[0, 1] * y + place[0, 2]
+        v = place[1, 0] * x + place[1, 1] * y + place[1, 2]
+        inside = (u >= 0) & (u <= width - 1) & (v >= 0) & (v <= height - 1)
+        return _sample(frame, u, v), inside
+
+    return jax.vmap(align)(frames, maps)
