@@ -32,6 +32,7 @@ _WINSIZE = flags.DEFINE_integer("winsize", FarnebackConfig.winsize, "Window of b
 _LEVELS = flags.DEFINE_integer("levels", FarnebackConfig.levels, "Pyramid levels of both.", lower_bound=0)
 _ITERATIONS = flags.DEFINE_integer("iterations", FarnebackConfig.iterations, "Iterations of both.", lower_bound=1)
 _GAUSSIAN = flags.DEFINE_bool("gaussian", False, "A Gaussian window.")
+_INCLUSIVE = flags.DEFINE_bool("inclusive", True, "The default border; --noinclusive has OpenCV's.")
 _VIDEO = flags.DEFINE_multi_string("video", [], "Video files or folders of frames to score on; may be repeated.")
 _STRIDE = flags.DEFINE_integer("stride", 1, "Every n-th frame of a video.", lower_bound=1)
 
@@ -82,7 +83,11 @@ def main(_: list[str]) -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}")
     print(f"JAX on {jax.devices()[0].device_kind}; OpenCV with {cv2.getNumThreads()} threads")
     config = FarnebackConfig(
-        winsize=_WINSIZE.value, levels=_LEVELS.value, iterations=_ITERATIONS.value, gaussian=_GAUSSIAN.value
+        winsize=_WINSIZE.value,
+        levels=_LEVELS.value,
+        iterations=_ITERATIONS.value,
+        gaussian=_GAUSSIAN.value,
+        inclusive=_INCLUSIVE.value,
     )
     print(config)
     frames = texture(_SIDE.value, _FRAMES.value)

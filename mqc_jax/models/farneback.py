@@ -46,6 +46,8 @@ class FarnebackConfig:
       poly_n: radius of the neighbourhood that is approximated, pixels.
       poly_sigma: its Gaussian's standard deviation, pixels; 0 means 0.3 poly_n.
       gaussian: a Gaussian window in place of a box (`OPTFLOW_FARNEBACK_GAUSSIAN`).
+      inclusive: a position on the last row or column lies inside the frame. OpenCV takes it to be outside and then sees
+        motion along these two edges in a still video; False does as OpenCV.
     """
 
     pyr_scale: float = 0.5
@@ -55,6 +57,7 @@ class FarnebackConfig:
     poly_n: int = 5
     poly_sigma: float = 1.1
     gaussian: bool = False
+    inclusive: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.pyr_scale < 1:
@@ -191,13 +194,14 @@ def _border_weights(size: int) -> np.ndarray:
     return weights
 
 
-def _equations(first: jax.Array, second: jax.Array, displacement: jax.Array) -> jax.Array:
+def _equations(first: jax.Array, second: jax.Array, displacement: jax.Array, inclusive: bool) -> jax.Array:
     """Each pixel's share in the window's normal equations G d = h.
 
     Args:
       first: float32 [5, H, W], `expand` of the first frame.
       second: float32 [H * W, 5], of the second frame with the coefficients last: a pixel's are read together.
       displacement: float32 [2, H, W], (x, y).
+      inclusive: as in `FarnebackConfig`.
 
     Returns:
       float32 [5, H, W]: G_yy, G_yx, G_xx, h_y, h_x.
@@ -206,10 +210,11 @@ def _equations(first: jax.Array, second: jax.Array, displacement: jax.Array) -> 
     dx, dy = displacement
     x = jnp.arange(width, dtype=jnp.float32) + dx
     y = jnp.arange(height, dtype=jnp.float32)[:, None] + dy
-    left, top = jnp.floor(x), jnp.floor(y)
-    inside = (left >= 0) & (left < width - 1) & (top >= 0) & (top < height - 1)
-    row, column = jnp.clip(top, 0, height - 2), jnp.clip(left, 0, width - 2)
-    index = row.astype(jnp.int32) * width + column.astype(jnp.int32)
+    inside = (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
+    if not inclusive:
+        inside &= (x < width - 1) & (y < height - 1)
+    left, top = jnp.clip(jnp.floor(x), 0, width - 2), jnp.clip(jnp.floor(y), 0, height - 2)
+    index = top.astype(jnp.int32) * width + left.astype(jnp.int32)
     right_share, lower_share = (x - left)[..., None], (y - top)[..., None]
 
     def corner(offset):
@@ -304,7 +309,8 @@ def farneback(frames: jax.Array, config: FarnebackConfig) -> jax.Array:
                 displacement = displacement * np.float32(1 / config.pyr_scale)
 
             def improve(_, displacement, first=first, second=second):
-                return _solve(_equations(first, second, displacement), config.winsize, config.gaussian)
+                equations = _equations(first, second, displacement, config.inclusive)
+                return _solve(equations, config.winsize, config.gaussian)
 
             displacement = lax.fori_loop(0, config.iterations, improve, displacement)
         return displacement

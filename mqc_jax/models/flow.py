@@ -110,19 +110,23 @@ class BackgroundConfig:
       stride: pixels between the grid points that are fitted.
       iterations: of reweighting, a fixed number.
       tukey: residuals beyond so many robust standard deviations have no weight (4.685: 95 % efficiency).
+      candidates: fits through three points each, from which the best is the start.
+      agreement: residual that halves a point's vote for a candidate, pixels per frame.
       sigma_floor: least robust standard deviation, pixels per frame; with exact displacements it would be 0.
     """
 
     stride: int = 8
     iterations: int = 12
     tukey: float = 4.685
+    candidates: int = 64
+    agreement: float = 0.5
     sigma_floor: float = 0.05
 
     def __post_init__(self) -> None:
-        for name, least in (("stride", 1), ("iterations", 1)):
+        for name, least in (("stride", 1), ("iterations", 1), ("candidates", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)} must be at least {least}; give {least} or more")
-        for name in ("tukey", "sigma_floor"):
+        for name in ("tukey", "agreement", "sigma_floor"):
             if getattr(self, name) <= 0:
                 raise UserError(
                     f"{name}={getattr(self, name)} must be positive; the default is {getattr(type(self), name)}"
@@ -136,11 +140,25 @@ def affine_displacement(affine: jax.Array, height: int, width: int) -> jax.Array
     return a[..., 0] * x[..., None] + a[..., 1] * y[..., None] + a[..., 2]
 
 
+def _triples(basis: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Widely spaced triples of grid points, int [K, 3], and the inverses of their rows of `basis`, float32 [K, 3, 3].
+
+    Fixed numbers, drawn once while tracing. K is less than `count` where the grid has too few points apart.
+    """
+    rng = np.random.default_rng(0)
+    triples = rng.integers(0, len(basis), (8 * count, 3))
+    area = np.abs(np.linalg.det(basis[triples].astype(np.float64)))
+    widest = np.argsort(-area, kind="stable")[: 4 * count]
+    # Of the wider half a random part: the widest alone would all lie in the corners.
+    chosen = [k for k in rng.permutation(widest) if area[k] > 1e-3][:count]
+    return triples[chosen], np.linalg.inv(basis[triples[chosen]].astype(np.float64)).astype(np.float32)
+
+
 def dominant_motion(displacement: jax.Array, config: BackgroundConfig = BackgroundConfig()) -> jax.Array:
     """The affine motion that most of a field follows, by iteratively reweighted least squares with Tukey's weights.
 
-    It starts from the median displacement; targets and look-alikes that move otherwise, less than half of the frame,
-    end without weight.
+    It starts from the best of many fits through three points each, since least squares would tilt towards a large
+    region that moves otherwise; what does so, less than half of the frame, ends without weight.
 
     Args:
       displacement: float [T, H, W, 2].
@@ -149,21 +167,30 @@ def dominant_motion(displacement: jax.Array, config: BackgroundConfig = Backgrou
       float32 [T, 2, 3]: d(x, y) = A (x, y, 1) in pixels per frame, x and y in pixels from the first pixel's centre.
     """
     _, height, width, _ = displacement.shape
-    offset = [min(config.stride // 2, (size - 1) // 2) for size in (height, width)]
-    rows = jnp.arange(offset[0], height, config.stride)
-    columns = jnp.arange(offset[1], width, config.stride)
+    rows, columns = (
+        np.arange(min(config.stride // 2, (size - 1) // 2), size, config.stride) for size in (height, width)
+    )
     # Coordinates near 1 keep the 3x3 system well conditioned in float32.
     scale = max(height, width) / 2
-    middle = jnp.array([(width - 1) / 2, (height - 1) / 2], jnp.float32)
-    x, y = jnp.meshgrid((columns - middle[0]) / scale, (rows - middle[1]) / scale)
-    basis = jnp.stack([x, y, jnp.ones_like(x)], -1).reshape(-1, 3)
+    middle = np.array([(width - 1) / 2, (height - 1) / 2], np.float32)
+    x, y = np.meshgrid((columns - middle[0]) / scale, (rows - middle[1]) / scale)
+    basis = np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3).astype(np.float32)
+    triples, inverses = _triples(basis, config.candidates)
     highest = jax.lax.Precision.HIGHEST
+
+    def lengths(field, coefficients):
+        residual = field - jnp.matmul(basis, coefficients, precision=highest)
+        return jnp.sqrt((residual**2).sum(-1))
 
     def fit(field):
         field = field.reshape(-1, 2)
+        shift = jnp.zeros((1, 3, 2), jnp.float32).at[0, 2].set(jnp.median(field, axis=0))
+        exact = jnp.einsum("kij,kjc->kic", inverses, field[triples], precision=highest)
+        starts = jnp.concatenate([shift, exact])
+        agreement = jax.vmap(lambda start: (1 / (1 + (lengths(field, start) / config.agreement) ** 2)).mean())(starts)
 
         def improve(_, coefficients):
-            residual = jnp.linalg.norm(field - jnp.matmul(basis, coefficients, precision=highest), axis=-1)
+            residual = lengths(field, coefficients)
             # The median length of a two-dimensional normal residual is 1.1774 standard deviations.
             sigma = jnp.maximum(jnp.median(residual) / 1.1774, config.sigma_floor)
             weight = jnp.maximum(1 - (residual / (config.tukey * sigma)) ** 2, 0) ** 2
@@ -172,8 +199,7 @@ def dominant_motion(displacement: jax.Array, config: BackgroundConfig = Backgrou
             normal = jnp.matmul(weighted.T, basis, precision=highest) + 1e-6 * weight.sum() * jnp.eye(3)
             return jnp.linalg.solve(normal, jnp.matmul(weighted.T, field, precision=highest))
 
-        start = jnp.zeros((3, 2), jnp.float32).at[2].set(jnp.median(field, axis=0))
-        coefficients = jax.lax.fori_loop(0, config.iterations, improve, start)
+        coefficients = jax.lax.fori_loop(0, config.iterations, improve, starts[jnp.argmax(agreement)])
         linear = coefficients[:2].T / scale
         shift = coefficients[2] - jnp.matmul(linear, middle, precision=highest)
         return jnp.concatenate([linear, shift[:, None]], axis=1)
