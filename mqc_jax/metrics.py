@@ -7,7 +7,6 @@ either number, so both are computed in that box. A satellite target covers a few
 import collections
 import csv
 import dataclasses
-import functools
 import io
 import math
 import os
@@ -98,20 +97,23 @@ def _boundary(mask: np.ndarray) -> np.ndarray:
     return edge
 
 
-@functools.lru_cache(maxsize=64)
-def _disk(radius: int) -> np.ndarray:
-    offset = np.arange(-radius, radius + 1)
-    return (offset[:, None] ** 2 + offset[None, :] ** 2 <= radius**2).astype(np.uint8)
-
-
 def _contour_accuracy(predicted: np.ndarray, true: np.ndarray, radius: int) -> float:
     n_predicted, n_true = cv2.countNonZero(predicted), cv2.countNonZero(true)
     if not n_predicted or not n_true:
         return float(n_predicted == n_true)
-    matched = cv2.countNonZero(predicted & cv2.dilate(true, _disk(radius)))
-    found = cv2.countNonZero(true & cv2.dilate(predicted, _disk(radius)))
-    precision, recall = matched / n_predicted, found / n_true
+    precision = _near(predicted, true, radius) / n_predicted
+    recall = _near(true, predicted, radius) / n_true
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _near(points: np.ndarray, others: np.ndarray, radius: int) -> int:
+    """How many pixels of `points` have one of `others` within `radius`, as a dilation by a disk would find them.
+
+    A distance map costs the same for every radius; a disk of radius 20 has 1257 pixels.
+    """
+    distance = cv2.distanceTransform(others ^ 1, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    # Distances are roots of integers, so the next above `radius` is 1 / (2 radius) further: rounding cannot reach it.
+    return cv2.countNonZero(points & (distance <= radius + 1e-3).view(np.uint8))
 
 
 @dataclasses.dataclass

@@ -1,8 +1,11 @@
 """J and F against a full-frame transcription of the benchmark's definition, and what is reported from them."""
 
 import csv
+import importlib.util
 import io
 import math
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -261,3 +264,132 @@ def test_missing_and_empty_folders_are_named(trees):
     (trees / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty holds no <sequence>"):
         score_trees(trees / "ours", trees / "empty")
+
+
+def golden_pairs():
+    """The masks that the recorded numbers belong to, from arithmetic alone: no generator that may change."""
+    empty, full = np.zeros((90, 130), bool), np.ones((90, 130), bool)
+    ys, xs = np.mgrid[:90, :130]
+    disc = (ys - 40) ** 2 + (xs - 60) ** 2 < 25**2
+    corner, edge = (ys < 20) & (xs < 30), (ys > 70) & (xs > 50) & (xs < 101)
+    pixel, end = (ys == 30) & (xs == 31), (ys == 89) & (xs == 129)
+    net = (ys * 7 + xs * 13) % 5 == 0
+    wave = ys > 45 + 20 * ((xs // 16) % 2)
+    big_y, big_x = np.mgrid[:720, :1000]
+    big = (big_y - 300) ** 2 / 90**2 + (big_x - 500) ** 2 / 200**2 < 1
+    moved = (big_y - 309) ** 2 / 84**2 + (big_x - 492) ** 2 / 207**2 < 1
+    return {
+        "both empty": (empty, empty),
+        "no prediction": (empty, disc),
+        "no truth": (disc, empty),
+        "both full": (full, full),
+        "full on empty": (full, empty),
+        "full on disc": (full, disc),
+        "disc on full": (disc, full),
+        "disc moved": (np.roll(disc, (1, 2), (0, 1)), disc),
+        "disc moved far": (np.roll(disc, (9, -4), (0, 1)), disc),
+        "corner": (np.roll(corner, (2, 2), (0, 1)), corner),
+        "corner and disc": (corner | disc, disc),
+        "edge": (np.roll(edge, (-1, 3), (0, 1)), edge),
+        "pixel": (pixel, pixel),
+        "pixel beside": (np.roll(pixel, (1, 1), (0, 1)), pixel),
+        "pixel away": (np.roll(pixel, 6, 1), pixel),
+        "last pixel": (end, end),
+        "last pixel missed": (pixel, end),
+        "net": (net, disc),
+        "net on net": (np.roll(net, 1, 0), net),
+        "wave": (np.roll(wave, 5, 1), wave),
+        "wave on full": (wave, full),
+        "large": (moved, big),
+        "large cut": (moved & (big_x > 500), big),
+    }
+
+
+# What the public davis2017-evaluation (db_eval_iou, db_eval_boundary) gives for them.
+GOLDEN = {
+    "both empty": (1.0, 1.0),
+    "no prediction": (0.0, 0.0),
+    "no truth": (0.0, 0.0),
+    "both full": (1.0, 1.0),
+    "full on empty": (0.0, 1.0),
+    "full on disc": (0.16589743589743589, 0.0),
+    "disc on full": (0.16589743589743589, 0.0),
+    "disc moved": (0.8918128654970761, 0.9081632653061225),
+    "disc moved far": (0.5988467874794069, 0.15816326530612246),
+    "corner": (0.7241379310344828, 0.717948717948718),
+    "corner and disc": (0.7638724911452184, 0.888888888888889),
+    "edge": (0.8026565464895635, 0.4951433309642264),
+    "pixel": (1.0, 1.0),
+    "pixel beside": (0.0, 1.0),
+    "pixel away": (0.0, 0.0),
+    "last pixel": (1.0, 1.0),
+    "last pixel missed": (0.0, 0.0),
+    "net": (0.09881930184804928, 0.1207059140509228),
+    "net on net": (0.0, 0.9999283205504982),
+    "wave": (0.8347107438016529, 0.4482758620689655),
+    "wave on full": (0.37948717948717947, 0.0),
+    "large": (0.8655115095955271, 0.5988723358685853),
+    "large cut": (0.4414816370094308, 0.38788073583108196),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_equals_the_numbers_recorded_from_the_public_code(name):
+    found = score_frame(*golden_pairs()[name])
+    assert found.j == pytest.approx(GOLDEN[name][0], abs=1e-12)
+    assert found.f == pytest.approx(GOLDEN[name][1], abs=1e-12)
+
+
+def test_equals_the_whole_frame_method_on_many_pairs():
+    """The benchmark script's pairs and transcription; run with --davis it compares 10,000 with the public code."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+    try:
+        spec = importlib.util.spec_from_file_location("metrics_benchmark", f"{sys.path[0]}/metrics.py")
+        benchmark = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(benchmark)
+    finally:
+        sys.path.pop(0)
+    rng = np.random.default_rng(5)
+    for _ in range(1500):
+        pair = benchmark.random_pair(rng)
+        assert score_frame(*pair) == pytest.approx(benchmark.whole_frame(*pair), abs=1e-12)
+
+
+def means(value):
+    return {"J&F": value, "J": value, "J_recall": float(value > 0.5), "F": value, "F_recall": 1.0}
+
+
+def test_intervals_are_the_bootstraps_over_sequences():
+    rng = np.random.default_rng(0)
+    sequences = [[means(v) for v in rng.random(n)] for n in (1, 3, 2, 5, 1, 4)]
+    found = metrics.confidence_interval(sequences, 0.9, 500, seed=3)
+    drawn = np.random.default_rng(3).integers(0, 6, (500, 6))
+    expected = sorted(np.mean([t["J"] for k in row for t in sequences[k]]) for row in drawn)
+    assert found["J"] == pytest.approx(np.quantile(expected, [0.05, 0.95]), abs=1e-12)
+    assert found["F_recall"] == [1.0, 1.0]
+    assert metrics.confidence_interval(sequences, 0.9, 500, seed=3) == found
+    assert (found["level"], found["resamples"]) == (0.9, 500)
+
+
+def test_one_sequence_has_no_interval():
+    assert metrics.confidence_interval([[means(0.3), means(0.6)]]) is None
+    assert metrics.confidence_interval([]) is None
+
+
+def test_the_interval_covers_the_mean_about_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    hits = 0
+    for _ in range(200):
+        values = 0.6 + 0.1 * rng.standard_normal(30)
+        low, high = metrics.confidence_interval([[means(v)] for v in values], resamples=300)["J"]
+        hits += low <= 0.6 <= high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_the_interval_does_not_depend_on_the_order_of_scoring():
+    rows = [(s, e, FrameScore(0.1 * s, 0.05 * e)) for s in range(5) for e in range(3)]
+    one, two = Scores(), Scores()
+    for scores, order in ((one, rows), (two, rows[::-1])):
+        for s, e, score in order:
+            scores.add_score(str(s), str(e), "00000", score)
+    assert one.summary()["confidence_interval"] == two.summary()["confidence_interval"]
