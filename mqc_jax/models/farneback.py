@@ -285,7 +285,7 @@ def farneback(frames: jax.Array, config: FarnebackConfig) -> jax.Array:
     A scan over the frames: each is expanded once and serves two pairs, and a pair's planes stay in the CPU's cache.
 
     Args:
-      frames: float32 [T + 1, H, W], grey, 0 to 255; H and W at least 2.
+      frames: [T + 1, H, W], grey, uint8 or float in 0..255; T at least 1, H and W at least 2.
       config: the method's parameters.
 
     Returns:
@@ -295,6 +295,7 @@ def farneback(frames: jax.Array, config: FarnebackConfig) -> jax.Array:
     scales = _pyramid_scales(height, width, config)
 
     def expansions(image):
+        image = image.astype(jnp.float32)
         return [expand(_pyramid_level(image, scale), config.poly_n, config.poly_sigma) for scale in scales]
 
     def displacement_between(firsts, seconds):
@@ -317,8 +318,8 @@ def farneback(frames: jax.Array, config: FarnebackConfig) -> jax.Array:
 
     def step(nexts, frame):
         current = expansions(frame)
-        return _coefficients_last(current), displacement_between(current, nexts)
+        return _coefficients_last(current), jnp.moveaxis(displacement_between(current, nexts), 0, -1)
 
     # Backwards, so that what the loop carries is the second frame in the layout that it is read in.
     _, displacement = lax.scan(step, _coefficients_last(expansions(frames[-1])), frames[:-1], reverse=True)
-    return jnp.moveaxis(displacement, 1, -1)
+    return displacement

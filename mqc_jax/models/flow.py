@@ -16,7 +16,7 @@ from mqc_jax.errors import UserError
 from mqc_jax.models.farneback import FarnebackConfig, farneback
 
 Estimator = Callable[[jax.Array, object], jax.Array]
-"""(float32 [T + 1, H, W] in 0..255, its config) -> float32 [T, H, W, 2]."""
+"""([T + 1, H, W], uint8 or float in 0..255, its config) -> float32 [T, H, W, 2]; T at least 1."""
 
 ESTIMATORS: dict[type, Estimator] = {FarnebackConfig: farneback}
 """The estimator that each type of config stands for. Another one joins with a frozen dataclass of its own."""
@@ -53,7 +53,7 @@ def flow(frames: jax.Array, config: object = FarnebackConfig()) -> jax.Array:
         raise UserError(f"no estimator takes a {type(config).__name__}; known: {known}")
     if frames.shape[0] == 1:
         return jnp.zeros((0, *frames.shape[1:], 2), jnp.float32)
-    return ESTIMATORS[type(config)](frames.astype(jnp.float32), config)
+    return ESTIMATORS[type(config)](frames, config)
 
 
 def _sample(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
