@@ -311,6 +311,20 @@ def test_the_smaller_of_two_overlapping_outlines_is_on_top():
     assert (labels == 2).sum() == 91
 
 
+def test_boxes_of_either_form_and_unwrapped_polygons(copy, raw):
+    """bbox is xyxy in these files and xywh in COCO; nothing hangs on it."""
+
+    def change(content, t):
+        for a in content["annotations"]:
+            x0, y0, x1, y1 = a["bbox"]
+            a["bbox"] = [x0, y0, x1 - x0, y1 - y0] if t % 2 else []
+            if len(a["segmentation"]) == 1:
+                a["segmentation"] = a["segmentation"][0]
+
+    edit_json(sequence_folder(copy), change)
+    assert scan_sequence(raw_sequence(copy)) == scan_sequence(raw_sequence(raw))
+
+
 def test_large_ids_are_numbered_anew(copy, raw):
     edit_json(sequence_folder(copy), lambda c, t: [a.update(id=a["id"] + 100_000) for a in c["annotations"]])
     found, expected = scan_sequence(raw_sequence(copy)), scan_sequence(raw_sequence(raw))

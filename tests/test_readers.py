@@ -248,9 +248,7 @@ def test_a_package_equals_its_folder(tmp_path, builder, write, layout, split):
     root = write(tmp_path / "raw")
     made = builder(data_dir=str(tmp_path / "data"))
     made.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=root))
-    # A name that is a layout too means the folder; the package is then asked for by its version.
-    name = made.name if made.name not in ("mevis", "ref_davis17", "ref_youtube_vos") else f"{made.name}/1.0.0"
-    ours, theirs = open_source(name, tmp_path / "data", split), open_source(layout, root, split)
+    ours, theirs = open_source(made.name, tmp_path / "data", split), open_source(layout, root, split)
     assert ours.sequences == theirs.sequences
     for k, sequence in enumerate(theirs.sequences):
         for t in range(len(sequence.frame_names)):

@@ -11,7 +11,6 @@ the track where it is stable over the frames; where it is not, identities come f
 
 import dataclasses
 import itertools
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -148,8 +147,10 @@ def _outline(entry: Any, kinds: dict[int, str], path: Path) -> Outline:
         number = int(entry["id"])
         where = f"{path}: annotation {number}"
         category = kinds.get(int(entry["category_id"]))
-        polygons = tuple(_polygon(points, where) for points in entry["segmentation"])
-        given = [float(value) for value in entry.get("bbox") or ()]
+        shapes = entry["segmentation"]
+        if shapes and not isinstance(shapes[0], list):  # one polygon, not wrapped
+            shapes = [shapes]
+        polygons = tuple(_polygon(points, where) for points in shapes)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: an annotation lacks an id, a category or polygons ({_what(error)})") from error
     if category is None:
@@ -157,8 +158,8 @@ def _outline(entry: Any, kinds: dict[int, str], path: Path) -> Outline:
     if not polygons:
         raise UserError(f"{where} has no polygon")
     points = np.concatenate(polygons)
-    around = (*points.min(0).tolist(), *points.max(0).tolist())
-    return Outline(number, category, _ordered(given) or around, polygons)
+    # The file's own bbox, which is xyxy where COCO's is xywh, says no more than the outline does.
+    return Outline(number, category, (*points.min(0).tolist(), *points.max(0).tolist()), polygons)
 
 
 def _polygon(points: Any, where: str) -> np.ndarray:
@@ -166,12 +167,6 @@ def _polygon(points: Any, where: str) -> np.ndarray:
     if flat.size < 6 or flat.size % 2 or not np.isfinite(flat).all() or np.abs(flat).max() > _FAR:
         raise UserError(f"{where} has a polygon of {flat.size} numbers; it must be x, y pairs of at least 3 points")
     return np.rint(flat.reshape(-1, 2)).astype(np.int32)
-
-
-def _ordered(box: list[float]) -> Box | None:
-    """The box if it is one (xyxy, as the files are said to have it), else None: the outline gives it then."""
-    ok = len(box) == 4 and all(map(math.isfinite, box)) and box[0] <= box[2] and box[1] <= box[3]
-    return tuple(box) if ok else None
 
 
 def read_boxes(path: Path) -> list[TrackedBox]:

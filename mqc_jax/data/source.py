@@ -72,13 +72,14 @@ def open_source(dataset: str, data_dir: str | os.PathLike, split: str) -> VideoS
     root = Path(data_dir)
     if not root.is_dir():
         raise UserError(f"the data folder {root} does not exist; give --data_dir the folder that holds the dataset")
-    if dataset in layouts.LAYOUTS:
-        return layouts.LAYOUTS[dataset](root, split)
+    # A package named like its layout is asked for by that name too.
     built = _built(root / dataset) if _is_name(dataset) else []
     if built:
         from mqc_jax.data import packaging  # Imports TFDS, which takes a second and which folders do not need.
 
         return packaging.TfdsSource(built[-1], split)
+    if dataset in layouts.LAYOUTS:
+        return layouts.LAYOUTS[dataset](root, split)
     known = [*layouts.LAYOUTS, *(entry.name for entry in root.iterdir() if entry.is_dir() and _built(entry))]
     raise UserError(
         f"unknown dataset {dataset!r} under {root}{nearest(dataset, known)}; available: {', '.join(sorted(known))} "
