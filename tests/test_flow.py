@@ -267,6 +267,14 @@ def test_dominant_motion_ignores_targets():
     assert np.median(residual[:, :, :48], axis=(0, 1, 2)) == pytest.approx([4, 3], abs=0.06)
 
 
+def test_median_equals_numpy():
+    rng = np.random.default_rng(0)
+    for values in (rng.normal(size=101), rng.exponential(size=64), np.zeros(5), np.array([3.0]), np.arange(9.0)[::-1]):
+        values = values.astype(np.float32)
+        lower = np.sort(values)[(len(values) - 1) // 2]
+        assert abs(float(flow_module._median(jnp.asarray(values))) - lower) <= 1e-6 * max(np.ptp(values), 1)
+
+
 def test_dominant_motion_of_none_is_none():
     assert np.abs(dominant_motion(jnp.zeros((2, 40, 40, 2)))).max() == 0
 

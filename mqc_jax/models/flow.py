@@ -140,6 +140,18 @@ def affine_displacement(affine: jax.Array, height: int, width: int) -> jax.Array
     return a[..., 0] * x[..., None] + a[..., 1] * y[..., None] + a[..., 2]
 
 
+def _median(values: jax.Array) -> jax.Array:
+    """The lower median of [N] to 2^-24 of its range, by bisection: XLA's sort makes the fit 3.6 times slower."""
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) / 2
+        upper = (values <= middle).mean() >= 0.5
+        return jnp.where(upper, low, middle), jnp.where(upper, middle, high)
+
+    return jax.lax.fori_loop(0, 24, halve, (values.min(), values.max()))[1]
+
+
 def _triples(basis: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Widely spaced triples of grid points, int [K, 3], and the inverses of their rows of `basis`, float32 [K, 3, 3].
 
@@ -184,7 +196,7 @@ def dominant_motion(displacement: jax.Array, config: BackgroundConfig = Backgrou
 
     def fit(field):
         field = field.reshape(-1, 2)
-        shift = jnp.zeros((1, 3, 2), jnp.float32).at[0, 2].set(jnp.median(field, axis=0))
+        shift = jnp.zeros((1, 3, 2), jnp.float32).at[0, 2].set(jax.vmap(_median, in_axes=1)(field))
         exact = jnp.einsum("kij,kjc->kic", inverses, field[triples], precision=highest)
         starts = jnp.concatenate([shift, exact])
         agreement = jax.vmap(lambda start: (1 / (1 + (lengths(field, start) / config.agreement) ** 2)).mean())(starts)
@@ -192,7 +204,7 @@ def dominant_motion(displacement: jax.Array, config: BackgroundConfig = Backgrou
         def improve(_, coefficients):
             residual = lengths(field, coefficients)
             # The median length of a two-dimensional normal residual is 1.1774 standard deviations.
-            sigma = jnp.maximum(jnp.median(residual) / 1.1774, config.sigma_floor)
+            sigma = jnp.maximum(_median(residual) / 1.1774, config.sigma_floor)
             weight = jnp.maximum(1 - (residual / (config.tukey * sigma)) ** 2, 0) ** 2
             weighted = basis * weight[:, None]
             # A ridge far below the data: a grid of one row or column leaves a direction undetermined.
