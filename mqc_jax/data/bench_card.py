@@ -6,7 +6,6 @@ import html
 import itertools
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -14,6 +13,7 @@ import numpy as np
 
 from mqc_jax import __version__
 from mqc_jax.data import sat_mtb
+from mqc_jax.data.expressions import class_phrase
 from mqc_jax.data.images import decode_frame
 from mqc_jax.errors import UserError
 
@@ -43,19 +43,19 @@ th { color: var(--soft); font-size: 13px } td.n, th.n { text-align: right }
 .grid div { padding: 16px 4px; text-align: center; border-radius: 4px; border: 1px solid var(--line) }
 .grid b { display: block; font-size: 18px } .grid span { font-size: 12px }
 .pictures { display: grid; grid-template-columns: repeat(3, 1fr); gap: 16px } figure { margin: 0 }
-figure img { width: 100%; border-radius: 6px; display: block } figcaption { font-size: 13px; color: var(--soft) }
+figure img { width: 100%; border-radius: 6px; display: block }
+figcaption { margin-top: 4px; font-size: 13px; color: var(--soft) }
 .words span { display: inline-block; margin: 0 12px 4px 0; white-space: nowrap }
 .wide { max-height: 480px; overflow: auto; border: 1px solid var(--line); border-radius: 6px; padding: 0 12px }
 """
 
 
-def card_html(record: dict[str, Any], raw: Mapping[str, sat_mtb.RawSequence], output: Path) -> str:
+def card_html(record: dict[str, Any], raw: Mapping[str, sat_mtb.RawSequence]) -> str:
     """The page about a build.
 
     Args:
       record: what build.json holds.
       raw: SAT-MTB's sequences by name; the first frames of the extremes are read from them.
-      output: the benchmark's folder, named in the title.
     """
     sequences = record["sequences"]
     kept = [s for s in sequences if s["kept"]]
@@ -73,14 +73,14 @@ def card_html(record: dict[str, Any], raw: Mapping[str, sat_mtb.RawSequence], ou
     key = '<p class="key soft"><i></i>train<i class="test"></i>test</p>'
     weights = record["options"]["weights"]
     parts = [
-        f"<h1>RS-RVOS Bench: {_text(Path(output).resolve().name)}</h1>",
+        "<h1>RS-RVOS Bench</h1>",
         f'<p class="soft">Built from SAT-MTB by mqc_jax {_text(__version__)}. Every sentence is about the first frame '
         "alone: a cell of a 3x3 grid and a fine class.</p>",
         f'<div class="facts">{"".join(f"<div class=fact><b>{n:,}</b><span>{_text(w)}</span></div>" for n, w in facts)}'
         "</div>",
         key,
         '<div class="columns"><div><h2>Classes of the targets</h2>',
-        _bars(_count((t["category"], t["split"]) for t in targets)),
+        _bars(_count((class_phrase(t["category"]), t["split"]) for t in targets)),
         "</div><div><h2>Resolutions (width x height)</h2>",
         _bars(_count((f"{s['size'][1]}x{s['size'][0]}", s["split"]) for s in kept)),
         "</div><div><h2>Where targets are in the first frame</h2>",
@@ -143,7 +143,7 @@ def _bars(counts: dict[str, collections.Counter], ordered: bool = False) -> str:
             for split, n in (("train", train), ("test", test))
         )
         rows.append(
-            f'<tr><td>{_text(name.replace("_", " "))}</td><td class="track"><div class="bar">{widths}</div></td>'
+            f'<tr><td>{_text(name)}</td><td class="track"><div class="bar">{widths}</div></td>'
             f'<td class="n">{train + test}</td></tr>'
         )
     return f'<table class="bars">{"".join(rows)}</table>'

@@ -119,7 +119,7 @@ def build(
     record = _record(wanted, scans, kept, splits, written)
     from mqc_jax.data.bench_card import card_html  # Draws; the workers have no need of it.
 
-    write_atomic(output / "card.html", card_html(record, by_name, output))
+    write_atomic(output / "card.html", card_html(record, by_name))
     write_atomic(output / _RECORD, json.dumps(record, indent=1) + "\n")
     shutil.rmtree(state)
     return record
