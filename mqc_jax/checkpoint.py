@@ -39,15 +39,15 @@ class Model:
 
     Attributes:
       config: sizes and switches.
-      params: parameter tree, float32.
-      tokenizer: sentences to token ids.
+      params: parameter tree, float32; without "bridge" where the checkpoint was converted and not trained.
+      tokenizer: sentences to token ids; None where no text encoder was converted.
       net: the Flax module for `config`.
       path: where it came from.
     """
 
     config: ModelConfig
     params: Any
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
     net: MQCSAM
     path: str
 
@@ -55,6 +55,14 @@ class Model:
         """The same parameters under other switches, e.g. `calibration="none"`."""
         config = parse({**to_dict(self.config), **switches}, ModelConfig, "model")
         return dataclasses.replace(self, config=config, net=MQCSAM(config, self.net.dtype))
+
+    def require_text(self) -> None:
+        """Raises `UserError` unless this model can read a sentence."""
+        if "bridge" not in self.params:
+            raise UserError(
+                f"checkpoint {self.path} has no trained bridge from text to vision, so it tracks from masks only; train"
+                f" one with python -m mqc_jax.train --config CONFIG --workdir DIR --config.init_from={self.path}"
+            )
 
 
 def load(path: str | Path | None = None, dtype: str | None = None) -> Model:
@@ -74,8 +82,24 @@ def load(path: str | Path | None = None, dtype: str | None = None) -> Model:
     dtype = dtype or facts.get("dtype", "float32")
     check_dtype(dtype, "dtype")
     net = functional.build(config, dtype)
-    params = read_params(params_dir, functional.shapes(net))
-    return Model(config, params, Tokenizer.load(root / TOKENIZER), net, str(root))
+    expected = _converted(functional.shapes(net), facts, root)
+    params = read_params(params_dir, expected)
+    tokenizer = Tokenizer.load(root / TOKENIZER) if "text_encoder" in expected else None
+    return Model(config, params, tokenizer, net, str(root))
+
+
+def _converted(expected: dict[str, Any], facts: dict[str, Any], root: Path) -> dict[str, Any]:
+    """What a checkpoint has to hold: everything, or, freshly converted, SAM2 and perhaps the text encoder."""
+    parts = facts.get("parts")
+    if parts is None:
+        return expected
+    if not isinstance(parts, list) or "sam2" not in parts:
+        raise UserError(
+            f"{root} holds no SAM2, only {parts!r} (the field parts of its {CONFIG}), so it cannot track; convert SAM2"
+            " with it: python tools/convert_sam2.py --sam2 FILE_OR_DIR --bert DIR --output DIR"
+        )
+    left_out = {"bridge"} if "text_encoder" in parts else {"bridge", "text_encoder"}
+    return {name: entry for name, entry in expected.items() if name not in left_out}
 
 
 def read_config(root: Path) -> dict[str, Any]:
@@ -162,6 +186,11 @@ def describe(config: ModelConfig, dtype: str, **facts: Any) -> str:
     return json.dumps({**head, "model": to_dict(config)}, indent=2) + "\n"
 
 
+def narrow(params: Any, dtype: str) -> Any:
+    """Parameters as they are stored: matrices in `dtype`, scalars and vectors as they are."""
+    return jax.tree.map(lambda x: x.astype(dtype) if x.ndim > 1 else x, params)
+
+
 def save(
     output: str | Path,
     config: ModelConfig,
@@ -178,27 +207,36 @@ def save(
       params_dtype: of the stored parameters; "bfloat16" halves the folder. Scalars and vectors stay float32.
       facts: further entries of config.json, e.g. how it was trained.
     """
-    narrow = lambda x: x.astype(params_dtype) if x.ndim > 1 else x  # noqa: E731
     with files.staged(output) as staging:
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save((staging / PARAMS).absolute(), jax.tree.map(narrow, params))
+            checkpointer.save((staging / PARAMS).absolute(), narrow(params, params_dtype))
         tokenizer.save(staging / TOKENIZER)
         (staging / CONFIG).write_text(describe(config, dtype, **facts))
         # Orbax's files are named by content: an older folder must go, not be merged into.
         shutil.rmtree(Path(output) / PARAMS, ignore_errors=True)
 
 
-def init_from(path: str | Path, params: Any) -> tuple[Any, str]:
+def init_from(path: str | Path, params: Any, tokenizer: Tokenizer | None = None) -> tuple[Any, str]:
     """Starts a run from another checkpoint's parameters.
 
     Every parameter of the checkpoint must exist here with the same shape; parameters that it lacks (a bridge, say,
     where only SAM2 was converted) keep their fresh values.
 
+    Args:
+      path: the other checkpoint, or a training run's folder.
+      params: fresh parameters of this run's model.
+      tokenizer: this run's; where the checkpoint brings a text encoder, its own must be the same.
+
     Returns:
       The parameters, and one sentence on what was taken.
+
+    Raises:
+      UserError: the checkpoint is not one, does not fit this model, or was made with another tokenizer.
     """
     root = Path(path)
     read_config(root)
+    if tokenizer is not None and (root / TOKENIZER).is_dir():
+        _check_tokenizer(Tokenizer.load(root / TOKENIZER), tokenizer, root)
     folder = params_folder(root)
     with ocp.StandardCheckpointer() as checkpointer:
         found = checkpointer.metadata(folder.absolute()).item_metadata
@@ -218,3 +256,13 @@ def init_from(path: str | Path, params: Any) -> tuple[Any, str]:
     fresh = sorted(here.keys() - there.keys())
     note = f"took {len(there)} of {len(here)} parameters from {path}"
     return jax.tree.unflatten(tree, merged), note + (f"; fresh: {_listing(fresh)}" if fresh else "")
+
+
+def _check_tokenizer(there: Tokenizer, here: Tokenizer, root: Path) -> None:
+    if (there.pieces, there.options) == (here.pieces, here.options):
+        return
+    raise UserError(
+        f"the text encoder in config.init_from={str(root)!r} knows {there.vocab_size} pieces by their places in its own"
+        f" vocabulary, and this run's vocabulary is another one, of {here.vocab_size}; set"
+        f" --config.model.bert.vocab={root / TOKENIZER}"
+    )

@@ -39,13 +39,16 @@ def _differences(kind: str, lines: list[str]) -> str:
     return f"\n{kind} ({len(lines)}):\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
 
 
-def torch_to_flax(state: Mapping[str, np.ndarray], template: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def torch_to_flax(
+    state: Mapping[str, np.ndarray], template: Mapping[str, Any], prefix: str = "", names: Mapping[str, str] = {}
+) -> dict[str, Any]:
     """Fills a parameter tree from a PyTorch state dict; the books must balance.
 
     Args:
       state: PyTorch key -> array. Every key that starts with `prefix` must be used.
       template: nested dict of parameters; only the leaves' `shape` and `dtype` are read, so `jax.eval_shape` will do.
       prefix: what to put before the template's keys, with its final dot; keys without it are ignored.
+      names: what the file itself calls a key, where it was renamed; only for messages.
 
     Returns:
       A tree like `template` of numpy arrays in the template's dtypes.
@@ -71,15 +74,16 @@ def torch_to_flax(state: Mapping[str, np.ndarray], template: Mapping[str, Any], 
         tensor = np.asarray(state[key])
         expected = _in_torch_order(path[-1], leaf.shape)
         if tensor.shape != expected:
-            reshaped.append(f"{key}: the file has {tensor.shape}, the model {expected}")
-        elif not np.isfinite(tensor.astype(np.float32)).all():
-            broken.append(
-                f"{key}: {np.count_nonzero(~np.isfinite(tensor.astype(np.float32)))} of {tensor.size} numbers"
-            )
+            reshaped.append(f"{_called(key, names)}: the file has {tensor.shape}, the model {expected}")
+        elif wrong := np.count_nonzero(~np.isfinite(tensor.astype(np.float32))):
+            broken.append(f"{_called(key, names)}: {wrong} of {tensor.size} numbers")
         else:
             params[path] = np.ascontiguousarray(tensor.transpose(_order(path[-1], tensor.ndim)), dtype=leaf.dtype)
     problems = (
-        _differences("tensors that the model does not have", sorted(f"{key} {np.shape(state[key])}" for key in unused))
+        _differences(
+            "tensors that the model does not have",
+            sorted(f"{_called(key, names)} {np.shape(state[key])}" for key in unused),
+        )
         + _differences("parameters that no tensor fills", sorted(unfilled))
         + _differences("different shapes", sorted(reshaped))
         + _differences("not finite", sorted(broken))
@@ -90,6 +94,10 @@ def torch_to_flax(state: Mapping[str, np.ndarray], template: Mapping[str, Any], 
             f"the weights do not fit the model ({count} differences); check its size and version:{problems}"
         )
     return traverse_util.unflatten_dict(params)
+
+
+def _called(key: str, names: Mapping[str, str]) -> str:
+    return f"{key} (in the file {names[key]})" if names.get(key, key) != key else key
 
 
 def _in_torch_order(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -93,8 +93,12 @@ def convert_bert(folder: str | os.PathLike) -> ConvertedBert:
     return ConvertedBert(config, params, tokenizer, left_out)
 
 
-def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read_weights(path: str | os.PathLike, inside: str = "") -> dict[str, np.ndarray]:
     """Tensors of a `.safetensors` file or of a pickled PyTorch state dict, as numpy arrays; bfloat16 becomes float32.
+
+    Args:
+      path: the file.
+      inside: the entry of a pickled file that the state dict may be wrapped in.
 
     Raises:
       UserError: the file cannot be opened, is damaged or not of its kind, or is a pickle that would run code.
@@ -104,7 +108,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
         path.open("rb").close()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; give a file that you may read") from error
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path, inside)
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -118,7 +122,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is not a complete safetensors file ({error}); download it again") from error
 
 
-def _read_pickled(path: Path) -> dict[str, np.ndarray]:
+def _read_pickled(path: Path, inside: str) -> dict[str, np.ndarray]:
     import pickle
 
     try:
@@ -134,8 +138,10 @@ def _read_pickled(path: Path) -> dict[str, np.ndarray]:
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:  # all seen on files cut short
         raise UserError(f"{path} is not a complete PyTorch file; download it again") from error
+    if isinstance(state, Mapping) and isinstance(state.get(inside), Mapping):
+        state = state[inside]
     if not isinstance(state, Mapping) or not all(torch.is_tensor(tensor) for tensor in state.values()):
-        raise UserError(f"{path} is not a state dict (names to tensors); give the model's {_PICKLED}")
+        raise UserError(f"{path} is not a state dict (names to tensors); give the model's own weights file")
     return {
         key: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy() for key, tensor in state.items()
     }

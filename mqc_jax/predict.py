@@ -275,6 +275,7 @@ def main(argv: list[str]) -> None:
     import mqc_jax
 
     model = mqc_jax.load(values.checkpoint)
+    model.require_text()
     report = predict(
         values.video, texts, values.output, lambda sentences: mqc_jax.Tracker(model, sentences), model_facts(model)
     )

@@ -94,6 +94,7 @@ class Tracker:
         elif not self._texts:
             raise UserError("texts is empty; give at least one sentence")
         else:
+            model.require_text()
             self._tokens = model.tokenizer.encode(self._texts, model.config.bert.max_tokens)
 
     @property

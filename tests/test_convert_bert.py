@@ -240,7 +240,7 @@ def test_the_command_refuses_with_one_sentence_and_leaves_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
     done = convert_command("--output", tmp_path / "out")
     assert done.returncode != 0
-    assert "add --bert DIR" in done.stderr
+    assert "add --sam2 FILE_OR_DIR, --bert DIR or both" in done.stderr
 
 
 def test_an_existing_checkpoint_is_never_overwritten(tmp_path):
