@@ -78,28 +78,27 @@ def load(path: str | Path | None = None, dtype: str | None = None) -> Model:
     root = Path(path) if path is not None else SHIPPED
     facts = read_config(root)
     params_dir = params_folder(root)
+    absent = _absent(facts, root)
     config = parse(facts["model"], ModelConfig, "model")
     dtype = dtype or facts.get("dtype", "float32")
     check_dtype(dtype, "dtype")
     net = functional.build(config, dtype)
-    expected = _converted(functional.shapes(net), facts, root)
-    params = read_params(params_dir, expected)
-    tokenizer = Tokenizer.load(root / TOKENIZER) if "text_encoder" in expected else None
+    params = read_params(params_dir, {k: v for k, v in functional.shapes(net).items() if k not in absent})
+    tokenizer = None if "text_encoder" in absent else Tokenizer.load(root / TOKENIZER)
     return Model(config, params, tokenizer, net, str(root))
 
 
-def _converted(expected: dict[str, Any], facts: dict[str, Any], root: Path) -> dict[str, Any]:
-    """What a checkpoint has to hold: everything, or, freshly converted, SAM2 and perhaps the text encoder."""
+def _absent(facts: dict[str, Any], root: Path) -> tuple[str, ...]:
+    """The modules that a checkpoint need not hold: none, or, freshly converted, the bridge and perhaps BERT."""
     parts = facts.get("parts")
     if parts is None:
-        return expected
+        return ()
     if not isinstance(parts, list) or "sam2" not in parts:
         raise UserError(
             f"{root} holds no SAM2, only {parts!r} (the field parts of its {CONFIG}), so it cannot track; convert SAM2"
             " with it: python tools/convert_sam2.py --sam2 FILE_OR_DIR --bert DIR --output DIR"
         )
-    left_out = {"bridge"} if "text_encoder" in parts else {"bridge", "text_encoder"}
-    return {name: entry for name, entry in expected.items() if name not in left_out}
+    return ("bridge",) if "text_encoder" in parts else ("bridge", "text_encoder")
 
 
 def read_config(root: Path) -> dict[str, Any]:

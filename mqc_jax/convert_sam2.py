@@ -6,6 +6,7 @@ executed.
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -260,7 +261,7 @@ def _official(
 ) -> tuple[dict[str, np.ndarray], dict[str, str], tuple[str, ...]]:
     """A Hugging Face state under official names, each name's key in the file, and what was left out."""
     official, names = {}, {}
-    for key, name in official_names(state).items():
+    for key, name in sorted(official_names(state).items()):
         tensor = state[key]
         if key == _HF_POINTS and tensor.ndim == 2:
             for i, row in enumerate(tensor):
@@ -438,7 +439,11 @@ def _run_torch(
         target = session.obj_id_to_idx(1)
         session.add_mask_inputs(target, 0, torch.from_numpy(mask)[None])
         session.obj_with_new_inputs.append(1)
+        # A given mask's pointer is upstream's single-mask token; transformers takes the best of three.
+        several = model._single_frame_forward
+        model._single_frame_forward = functools.partial(several, multimask_output=False)
         model(session, frame_idx=0)
+        model._single_frame_forward = several
         flat = model.get_image_features(frame[None], return_dict=True).fpn_hidden_states[-1]  # [h * w, 1, D]
         side = config.image_size // 16
         embedding = flat.permute(1, 2, 0).reshape(1, config.d_model, side, side)

@@ -129,7 +129,7 @@ def test_there_and_back_is_bit_identical(upstream, sam2):
 def test_both_forms_give_the_same_parameters(sam2, huggingface, tmp_path):
     from_folder = convert_sam2.convert_sam2(huggingface)
     assert from_folder.form == "Hugging Face"
-    assert from_folder.left_out == ("prompt_encoder.shared_embedding.positional_embedding",)
+    assert from_folder.left_out == ("shared_image_embedding.positional_embedding",)
     shutil.copy(huggingface / "model.safetensors", tmp_path / "alone.safetensors")
     alone = convert_sam2.convert_sam2(tmp_path / "alone.safetensors")
     for other in (from_folder, alone):
@@ -385,8 +385,13 @@ def test_verify_passes_and_a_defect_fails_it_with_nothing_written(official, tool
     assert not (tmp_path / "bad").exists()
 
 
-def test_a_checkpoint_of_sam2_alone_tracks_as_upstream_does(upstream, folder):
-    model = mqc_jax.load(folder).replace(image_size=CONFIG.image_size)
+@pytest.fixture(scope="module")
+def loaded(folder):
+    return mqc_jax.load(folder)
+
+
+def test_a_checkpoint_of_sam2_alone_tracks_as_upstream_does(upstream, loaded):
+    model = loaded.replace(image_size=CONFIG.image_size)
     assert "bridge" not in model.params
     assert model.tokenizer is None
     frames, mask = moving_scene(3, CONFIG.image_size)
@@ -400,10 +405,10 @@ def test_a_checkpoint_of_sam2_alone_tracks_as_upstream_does(upstream, folder):
         assert relative(one.mask_logits, other["pred_masks"][:, 0]) < 1e-3
 
 
-def test_without_a_trained_bridge_text_is_refused(folder, tmp_path):
+def test_without_a_trained_bridge_text_is_refused(folder, loaded, tmp_path):
     sentence = r"has no trained bridge .*masks only.*mqc_jax\.train .*--config\.init_from="
     with pytest.raises(UserError, match=sentence):
-        mqc_jax.Tracker(mqc_jax.load(folder), texts=["a ship"])
+        mqc_jax.Tracker(loaded, texts=["a ship"])
     (tmp_path / "video").mkdir()
     cv2.imwrite(str(tmp_path / "video" / "0.png"), np.zeros((64, 64, 3), np.uint8))
     options = ("--checkpoint", folder, "--video", tmp_path / "video", "--text", "a ship", "--output", tmp_path / "out")
