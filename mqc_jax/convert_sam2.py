@@ -126,6 +126,7 @@ _HF_REQUIRED = {
     "memory_fuser_hidden_act": "gelu",
     "mask_downsampler_hidden_act": "gelu",
     "rope_parameters.rope_theta": 10000.0,
+    "memory_attention_rope_theta": 10000.0,
 }
 
 
@@ -312,7 +313,8 @@ def _architecture(state: Mapping[str, np.ndarray], path: Path) -> dict[str, Any]
     """The fields of `ModelConfig`, the trunk apart, that the tensors show."""
     config: dict[str, Any] = _need(state, _PLACES, path)
     config |= {field: _count(state, prefix) for field, prefix in _COUNTS.items()}
-    return config | {field: key in state for field, key in _ADDITIONS.items()}
+    config |= {field: key in state for field, key in _ADDITIONS.items()}
+    return config | {"calibration": "none", "memory": "sam2"}
 
 
 def _trunk(
