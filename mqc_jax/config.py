@@ -15,6 +15,7 @@ from mqc_jax.errors import UserError, nearest
 
 CALIBRATIONS = ("none", "tmcc")
 MEMORIES = ("sam2", "dami")
+FOCAL_PER = ("pixel", "target")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,8 +130,17 @@ class LossConfig:
     coarse: float = 1.0  # weight of (focal + dice) on the coarse mask
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
+    focal_per: str = "pixel"  # focal is a mean over the frame's pixels, as SAM2's; "target": sum / target's pixels
     teacher_forcing: float = 0.5  # probability, at step 0, that memory starts from frame 0's true mask
     teacher_forcing_steps: int = 0  # steps over which that probability falls linearly to 0; 0: the whole run
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardingConfig:
+    """How parameters and optimizer state lie on the devices; the batch always goes over all of them."""
+
+    fsdp: int = 1  # devices that share one copy of them; 1: every device holds all
+    smallest: int = 65536  # arrays of fewer numbers stay whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +148,8 @@ class Config:
     """One run. The top level holds what the command line changes most."""
 
     steps: int = 1000
-    batch_size: int = 32
+    batch_size: int = 32  # clips of one optimizer step, over all devices
+    accumulate: int = 1  # parts that such a batch is computed in, one after the other
     seed: int = 0
     dtype: str = "float32"  # of the computation; parameters stay float32
     log_every: int = 10
@@ -149,10 +160,12 @@ class Config:
     picture_every: int = 500
     init_from: str = ""  # a checkpoint folder whose parameters start this run
     dry_run: bool = False
+    skip_nonfinite: int = 0  # updates that may be left out because the loss or gradient is not finite; then it stops
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
     loss: LossConfig = LossConfig()
+    sharding: ShardingConfig = ShardingConfig()
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -270,9 +283,16 @@ def check_model(model: ModelConfig) -> None:
 
 def check(config: Config) -> None:
     """Raises `UserError` for a run that cannot start."""
-    for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep_checkpoints"):
+    for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints"):
         if getattr(config, name) < 1:
             raise UserError(f"config.{name}={getattr(config, name)} must be at least 1")
+    if config.sharding.fsdp < 1:
+        raise UserError(f"config.sharding.fsdp={config.sharding.fsdp} must be at least 1")
+    if config.batch_size % config.accumulate:
+        raise UserError(
+            f"config.accumulate={config.accumulate} does not divide config.batch_size={config.batch_size}; "
+            "give a divisor of it"
+        )
     check_dtype(config.dtype, "config.dtype")
     _among(config.data.start, ("first", "anywhere"), "config.data.start")
     if config.data.clip_length < 1 or config.data.max_stride < 1:
@@ -280,5 +300,6 @@ def check(config: Config) -> None:
             f"config.data.clip_length={config.data.clip_length} and "
             f"max_stride={config.data.max_stride} must be at least 1"
         )
+    _among(config.loss.focal_per, FOCAL_PER, "config.loss.focal_per")
     if not 0.0 <= config.loss.teacher_forcing <= 1.0:
         raise UserError(f"config.loss.teacher_forcing={config.loss.teacher_forcing} must lie in [0, 1]")

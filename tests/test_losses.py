@@ -82,7 +82,9 @@ def test_focal_dice_and_iou_equal_a_plain_reading(rng):
     logits = rng.normal(0, 3, (5, SIDE, SIDE)).astype(np.float32)
     target = make_target(rng, 5)
     np.testing.assert_allclose(
-        losses.focal(logits, target, 0.25, 2.0), [numpy_focal(*x) for x in zip(logits, target, strict=True)], rtol=1e-5
+        losses.focal(logits, target, LossConfig()),
+        [numpy_focal(*x) for x in zip(logits, target, strict=True)],
+        rtol=1e-5,
     )
     np.testing.assert_allclose(
         losses.dice(logits, target), [numpy_dice(*x) for x in zip(logits, target, strict=True)], rtol=1e-5
@@ -100,8 +102,8 @@ def test_focal_equals_pytorch_built_from_its_cross_entropy(rng):
     p_t = torch.exp(-entropy)
     expected = ((0.25 * y + 0.75 * (1 - y)) * (1 - p_t) ** 2 * entropy).mean((1, 2))
     expected.sum().backward()
-    np.testing.assert_allclose(losses.focal(logits, target, 0.25, 2.0), expected.detach(), rtol=1e-5)
-    gradient = jax.grad(lambda z: losses.focal(z, target, 0.25, 2.0).sum())(jnp.asarray(logits))
+    np.testing.assert_allclose(losses.focal(logits, target, LossConfig()), expected.detach(), rtol=1e-5)
+    gradient = jax.grad(lambda z: losses.focal(z, target, LossConfig()).sum())(jnp.asarray(logits))
     np.testing.assert_allclose(gradient, x.grad, rtol=1e-4, atol=1e-8)
 
 
@@ -231,3 +233,13 @@ def test_a_clips_loss_is_the_mean_of_its_frames(rng):
         numpy_iou(upsampled(np.asarray(frames[t].mask_logits)[n][None, None])[0, 0], targets[t, n]) for t, n in shown
     ]
     np.testing.assert_allclose(terms["J"], np.mean(ious), rtol=1e-5)
+
+
+def test_focal_per_target_is_the_sum_over_the_targets_size(rng):
+    logits = rng.normal(0, 3, (5, SIDE, SIDE)).astype(np.float32)
+    target = make_target(rng, 5)
+    target[4] = 0
+    per_target = losses.focal(logits, target, LossConfig(focal_per="target"))
+    size = np.maximum(target.sum((1, 2)), 1)
+    expected = np.array([numpy_focal(*x) for x in zip(logits, target, strict=True)]) * SIDE * SIDE / size
+    np.testing.assert_allclose(per_target, expected, rtol=1e-5)

@@ -156,7 +156,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_clips(uninterrupte
     checkpoint.save(tmp_path / "nan", tiny.MODEL, poisoned, Tokenizer.default())
     config = dataclasses.replace(run_config(tiny_dataset), init_from=str(tmp_path / "nan"))
     with pytest.raises(
-        UserError, match=r"the loss is nan at step 1, on video\d/\d/0/\d, video.*lower the learning rate"
+        UserError, match=r"the loss is nan, .* at step 1, on video\d/\d/0/\d, video.*lower the learning rate"
     ):
         loop.train(config, str(tmp_path / "run"))
 

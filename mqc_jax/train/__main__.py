@@ -1,4 +1,12 @@
-"""`python -m mqc_jax.train --config configs/X.py --workdir DIR [--config.a.b=v ...]`"""
+"""Trains.
+
+    python -m mqc_jax.train --config configs/X.py --workdir DIR [--config.a.b=v ...]
+
+All devices that JAX finds work on one batch. On several hosts the same command runs on each, with DIR on storage that
+all of them see: under Slurm, Open MPI or on Cloud TPU with `--distributed` alone, elsewhere with
+
+    --distributed --coordinator HOST0:PORT --num_processes N --process_id I
+"""
 
 import re
 import sys
@@ -13,6 +21,13 @@ from mqc_jax.errors import UserError, nearest, run
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config file, e.g. configs/synth_small.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; started again on it, training resumes.")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes that train together.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0; left out: as the cluster says.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.", lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this one, from 0.", lower_bound=0)
+
+_PEER_TIMEOUT = 30
+"""Seconds without a sign of life from another process after which this one gives up."""
 
 _OVERRIDE = re.compile(r"--?config\.([\w.]+)")
 _KEYWORD = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
@@ -65,12 +80,41 @@ def main(argv: list[str]) -> None:
     config = parse(_CONFIG.value)
     if not _WORKDIR.value and not config.dry_run:
         raise UserError("--workdir is missing; give the folder of this run")
+    _join()
     from mqc_jax.train import loop  # after the flags are checked: importing JAX takes seconds
 
     if config.dry_run:
         print(loop.dry_run(config))
     else:
         loop.train(config, _WORKDIR.value)
+
+
+def _join() -> None:
+    """Meets the other processes, before anything asks JAX for its devices."""
+    explicit = {
+        "coordinator": _COORDINATOR.value,
+        "num_processes": _NUM_PROCESSES.value,
+        "process_id": _PROCESS_ID.value,
+    }
+    given = [name for name, value in explicit.items() if value is not None]
+    if given and not _DISTRIBUTED.value:
+        raise UserError(f"--{given[0]} is for training with several processes; add --distributed")
+    if given and len(given) < len(explicit):
+        missing = ", ".join(f"--{name}" for name in explicit if name not in given)
+        raise UserError(f"{missing} is missing; give all of --coordinator, --num_processes and --process_id, or none")
+    if not _DISTRIBUTED.value:
+        return
+    import jax
+
+    try:
+        jax.distributed.initialize(
+            _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, heartbeat_timeout_seconds=_PEER_TIMEOUT
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"the processes could not meet ({reason}); check --coordinator and that all were started"
+        ) from error
 
 
 if __name__ == "__main__":

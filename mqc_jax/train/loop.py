@@ -2,12 +2,15 @@
 
 import functools
 import itertools
+import signal
+import threading
 import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from mqc_jax import checkpoint, viz
@@ -18,7 +21,7 @@ from mqc_jax.errors import UserError
 from mqc_jax.models import functional
 from mqc_jax.models.mqc_sam import MQCSAM
 from mqc_jax.text import Tokenizer
-from mqc_jax.train import losses, optim
+from mqc_jax.train import losses, optim, sharding
 from mqc_jax.train.run_folder import RunFolder
 from mqc_jax.train.step import TrainState, forward, train_step
 
@@ -57,7 +60,7 @@ def initial_state(config: Config, net: MQCSAM) -> tuple[TrainState, Any]:
     """Fresh or converted parameters, and the optimizer."""
     params = functional.init(net, config.seed)
     if config.init_from:
-        params, note = checkpoint.init_from(config.init_from, params)
+        params, note = checkpoint.init_from(config.init_from, params, make_tokenizer(config.model.bert))
         print(note)
         params = jax.tree.map(jnp.asarray, params)
     tx = optim.optimizer(config.optim, config.steps, params)
@@ -65,7 +68,11 @@ def initial_state(config: Config, net: MQCSAM) -> tuple[TrainState, Any]:
 
 
 def train(config: Config, workdir: str) -> TrainState:
-    """Trains until `config.steps`, from the newest checkpoint in `workdir` if it has one."""
+    """Trains until `config.steps`, from the newest checkpoint in `workdir` if it has one.
+
+    SIGTERM ends it early, after the step that is under way and with a checkpoint.
+    """
+    mesh = sharding.make_mesh(config)
     tokenizer = make_tokenizer(config.model.bert)
     net = functional.build(config.model, config.dtype)
     dataset = make_dataset(config, tokenizer, config.data.train_split, training=True)
@@ -73,36 +80,58 @@ def train(config: Config, workdir: str) -> TrainState:
     folder = RunFolder(workdir, config, tokenizer)
     try:
         state, tx = initial_state(config, net)
-        # Restored arrays are bound to their device. Fresh ones must be too, or a resumed run would be another program:
+        shardings = sharding.of_state(mesh, state, config.sharding.smallest)
+        # Restored arrays are bound to their devices. Fresh ones must be too, or a resumed run would be another program:
         # compiled again for minutes, and free to round differently.
-        state = jax.device_put(folder.restore(state), jax.devices()[0])
-        _run(config, net, tx, state, dataset, held_out, folder)
+        state = folder.restore(state, shardings) or sharding.place(state, shardings)
+        state = _run(config, net, tx, state, mesh, dataset, held_out, folder)
     finally:
         folder.close()
     return state
 
 
 def _run(
-    config: Config, net: MQCSAM, tx: Any, state: TrainState, dataset: Any, held_out: Any, folder: RunFolder
-) -> None:
-    update = jax.jit(functools.partial(train_step, net, tx, config), donate_argnums=0)
-    predict = jax.jit(functools.partial(forward, net))
+    config: Config,
+    net: MQCSAM,
+    tx: Any,
+    state: TrainState,
+    mesh: jax.sharding.Mesh,
+    dataset: clips.ClipDataset,
+    held_out: clips.ClipDataset | None,
+    folder: RunFolder,
+) -> TrainState:
+    whole = sharding.replicated(mesh)
+    shardings = sharding.of_state(mesh, state, config.sharding.smallest)
+    update = jax.jit(functools.partial(train_step, net, tx, config), donate_argnums=0, out_shardings=(shardings, whole))
+    overlaps = jax.jit(functools.partial(_overlaps, net), out_shardings=whole)
+    first_clip = jax.jit(functools.partial(_first_clip, net), out_shardings=whole)
     start = int(state.step)
     folder.open_log(start)
     rate = optim.schedule(config.optim, config.steps)
     if held_out is not None and start == 0:
-        folder.log(0, evaluate_clips(predict, state.params, held_out, config), "held_out")
-    data = clips.batches(dataset, config.batch_size, start, num_threads=config.data.num_threads)
-    waited, logged_at, logged_step = 0.0, time.perf_counter(), start
-    with tqdm(total=config.steps, initial=start, unit="step", dynamic_ncols=True) as bar:
+        folder.log(0, evaluate_clips(overlaps, state.params, held_out, config, mesh), "held_out")
+    data = clips.batches(
+        dataset,
+        config.batch_size,
+        start,
+        shard=sharding.shard_of_process(),
+        num_threads=config.data.num_threads,
+    )
+    waited, logged_at, logged_step, skipped = 0.0, time.perf_counter(), start, 0
+    hidden = jax.process_index() > 0
+    with (
+        Preemption() as preemption,
+        tqdm(total=config.steps, initial=start, unit="step", dynamic_ncols=True, disable=hidden) as bar,
+    ):
         for step in range(start + 1, config.steps + 1):
             before = time.perf_counter()
-            batch, ids = next(data)
+            rows, ids = next(data)
             waited += time.perf_counter() - before
+            batch = sharding.place_batch(mesh, rows)
             state, metrics = update(state, batch)
-            loss = float(metrics["loss"])
-            if not np.isfinite(loss):
-                raise UserError(f"the loss is {loss} at step {step}, on {', '.join(ids)}; lower the learning rate")
+            if float(metrics["skipped"]):
+                skipped += 1
+                _refuse_nonfinite(metrics, step, ids, skipped, config)
             bar.update()
             if step % config.log_every == 0 or step == config.steps:
                 now = time.perf_counter()
@@ -113,47 +142,109 @@ def _run(
                 bar.set_postfix(loss=f"{values['loss']:.3f}", J=f"{values['J']:.3f}", clips_s=f"{speed:.2f}")
                 waited, logged_at, logged_step = 0.0, now, step
             if step % config.picture_every == 0:
-                folder.board.add_image("clip", _picture(predict(state.params, batch), batch), step, dataformats="HWC")
+                folder.add_picture(step, _picture(*map(np.asarray, first_clip(state.params, batch))))
+            scores = None
             if held_out is not None and (step % config.eval_every == 0 or step == config.steps):
-                folder.log(step, evaluate_clips(predict, state.params, held_out, config), "held_out")
-            if step % config.checkpoint_every == 0 or step == config.steps:
-                folder.save(state)
+                scores = evaluate_clips(overlaps, state.params, held_out, config, mesh)
+                folder.log(step, scores, "held_out")
+            stopped = preemption.agreed(step)
+            if step % config.checkpoint_every == 0 or step == config.steps or stopped or folder.is_best(scores):
+                folder.save(state, scores)
+            if stopped and step < config.steps:
+                bar.close()
+                print(f"stopped at step {step} of {config.steps} and saved; the same command goes on from there")
+                break
+    return state
 
 
-def evaluate_clips(predict: Any, params: Any, dataset: clips.ClipDataset, config: Config) -> dict[str, float]:
+def _refuse_nonfinite(metrics: Any, step: int, ids: list[str], skipped: int, config: Config) -> None:
+    """Says which update was left out; raises where more of them were than the config allows."""
+    what = f"the loss is {float(metrics['loss'])}, its gradient's norm {float(metrics['grad_norm'])}"
+    where = f"at step {step}, on {', '.join(ids)}"
+    if skipped > config.skip_nonfinite:
+        raise UserError(
+            f"{what} {where}; lower the learning rate, or allow some such updates to be left out with "
+            f"config.skip_nonfinite (now {config.skip_nonfinite})"
+        )
+    tqdm.write(f"{what} {where}: update left out ({skipped} of at most {config.skip_nonfinite})")
+
+
+class Preemption:
+    """SIGTERM as a request that the loop honours between two steps; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> "Preemption":
+        # JAX's coordination service handles the signal itself where there are several processes. Only a program's main
+        # thread may set handlers.
+        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if hasattr(self, "_previous"):
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self.asked = True
+        signal.signal(signal.SIGTERM, self._previous)
+
+    def agreed(self, step: int) -> bool:
+        """Whether to stop after this step; all processes get the same answer for the same step."""
+        return self.asked if jax.process_count() == 1 else multihost_utils.reached_preemption_sync_point(step)
+
+
+def evaluate_clips(
+    overlaps: Any, params: Any, dataset: clips.ClipDataset, config: Config, mesh: jax.sharding.Mesh
+) -> dict[str, float]:
     """J over held-out clips at the model's own resolution: of all frames that show the target, and of frame 0."""
     totals = np.zeros(4)
     # Whole batches only: a ragged last one would compile again.
     rounds = max(1, min(config.eval_clips, dataset.clips_per_epoch) // config.batch_size)
-    for batch, _ in itertools.islice(clips.batches(dataset, config.batch_size), rounds):
-        overlap, present = (np.asarray(x) for x in _overlaps(predict(params, batch), jnp.asarray(batch["masks"])))
-        totals += np.array([(overlap * present).sum(), present.sum(), (overlap * present)[0].sum(), present[0].sum()])
+    stream = clips.batches(dataset, config.batch_size, shard=sharding.shard_of_process())
+    for rows, _ in itertools.islice(stream, rounds):
+        totals += np.asarray(overlaps(params, sharding.place_batch(mesh, rows)))
     return {"held_out_J": totals[0] / max(totals[1], 1), "held_out_J_first": totals[2] / max(totals[3], 1)}
 
 
-@jax.jit
-def _overlaps(outputs: Any, masks: jax.Array) -> tuple[jax.Array, jax.Array]:
-    truth = jnp.swapaxes(masks, 0, 1).astype(jnp.float32)  # [T, B, S, S]
+def _overlaps(net: MQCSAM, params: Any, batch: dict[str, jax.Array]) -> jax.Array:
+    """Sum of J and number of frames, of all frames that show the target and of frame 0: float [4]."""
+    outputs = forward(net, params, batch)
+    truth = jnp.swapaxes(batch["masks"], 0, 1).astype(jnp.float32)  # [T, B, S, S]
     overlap = jax.lax.map(
         lambda x: losses.iou(losses.upsample(x[0], truth.shape[-2:]), x[1]), (outputs.mask_logits, truth)
     )
-    return overlap, truth.any((-2, -1))
+    present = truth.any((-2, -1))
+    scored = overlap * present
+    return jnp.stack([scored.sum(), present.sum(), scored[0].sum(), present[0].sum()])
 
 
-def _picture(outputs: Any, batch: dict[str, np.ndarray]) -> np.ndarray:
-    """The first clip of a batch: truth above, prediction below, uint8 [H, W, 3]."""
-    frames, truth = np.asarray(batch["frames"][0]), np.asarray(batch["masks"][0], bool)
-    logits = np.asarray(losses.upsample(outputs.mask_logits[:, 0], truth.shape[-2:]))
+def _first_clip(net: MQCSAM, params: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
+    """Frames, true masks and predicted logits of a batch's first clip."""
+    outputs = forward(net, params, batch)
+    logits = losses.upsample(outputs.mask_logits[:, 0], batch["masks"].shape[-2:])
+    return batch["frames"][0], batch["masks"][0], logits
+
+
+def _picture(frames: np.ndarray, truth: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Truth above, prediction below, uint8 [H, W, 3]."""
     rows = [
         np.hstack([viz.overlay(f, m[None]) for f, m in zip(frames, masks, strict=True)])
-        for masks in (truth, logits > 0)
+        for masks in (truth.astype(bool), logits > 0)
     ]
     return np.vstack(rows)
 
 
 def dry_run(config: Config) -> str:
-    """Parameters for each part of the model, as text."""
-    shapes = functional.shapes(functional.build(config.model, config.dtype))
+    """What a run would be, as text, without running it: parameters by module, layout, memory of each device.
+
+    The memory is XLA's own account of the compiled step for the devices that are there; simulated ones will do
+    (XLA_FLAGS=--xla_force_host_platform_device_count=8).
+    """
+    mesh = sharding.make_mesh(config)
+    net = functional.build(config.model, config.dtype)
+    shapes = functional.shapes(net)
     factors = optim.multipliers(config.optim, shapes)
     lines = [f"{'module':28s} {'parameters':>14s} {'trained':>14s}"]
     total = trained = 0
@@ -164,4 +255,42 @@ def dry_run(config: Config) -> str:
         total, trained = total + sum(sizes), trained + live
     lines.append(f"{'all':28s} {total:14,d} {trained:14,d}")
     lines.append(f"parameters {4 * total / 2**20:.1f} MiB, optimizer state {8 * trained / 2**20:.1f} MiB, in float32")
+
+    tx = optim.optimizer(config.optim, config.steps, shapes)
+    state = TrainState(jax.ShapeDtypeStruct((), jnp.int32), shapes, jax.eval_shape(tx.init, shapes))
+    shardings = sharding.of_state(mesh, state, config.sharding.smallest)
+    spread = sum(not x.is_fully_replicated for x in jax.tree.leaves(shardings.params))
+    data, fsdp = (mesh.shape[axis] for axis in sharding.AXES)
+    lines.append(
+        f"mesh: data {data} x fsdp {fsdp}; {config.batch_size} clips of {config.data.clip_length} frames a step, in "
+        f"{config.accumulate} part(s), {config.batch_size // config.accumulate // mesh.size} on a device at a time; "
+        f"{spread} of {len(jax.tree.leaves(shapes))} parameters are spread over fsdp"
+    )
+    step = jax.jit(
+        functools.partial(train_step, net, tx, config),
+        donate_argnums=0,
+        out_shardings=(shardings, sharding.replicated(mesh)),
+    )
+    lay = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)  # noqa: E731
+    batch = jax.tree.map(lambda x: lay(x, sharding.over_batch(mesh)), batch_shapes(config))
+    memory = step.lower(jax.tree.map(lay, state, shardings), batch).compile().memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    lines.append(
+        f"memory of each device (XLA's account for {jax.devices()[0].platform}): state and batch "
+        f"{held / 2**30:.2f} GiB, work space {memory.temp_size_in_bytes / 2**30:.2f} GiB"
+    )
     return "\n".join(lines)
+
+
+def batch_shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
+    """The form of a training batch, as `data.clips` makes it."""
+    clips_, frames, size = config.batch_size, config.data.clip_length, config.model.image_size
+    tokens = (clips_, config.model.bert.max_tokens)
+    return {
+        "frames": jax.ShapeDtypeStruct((clips_, frames, size, size, 3), jnp.uint8),
+        "masks": jax.ShapeDtypeStruct((clips_, frames, size, size), jnp.uint8),
+        "present": jax.ShapeDtypeStruct((clips_, frames), bool),
+        "labelled": jax.ShapeDtypeStruct((clips_, frames), bool),
+        "input_ids": jax.ShapeDtypeStruct(tokens, jnp.int32),
+        "attention_mask": jax.ShapeDtypeStruct(tokens, jnp.int32),
+    }

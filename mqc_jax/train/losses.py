@@ -12,13 +12,20 @@ from mqc_jax.models import torch_ops
 from mqc_jax.models.mqc_sam import Output
 
 
-def focal(logits: jax.Array, target: jax.Array, alpha: float, gamma: float) -> jax.Array:
-    """Sigmoid focal loss (Lin et al. 2017), mean over pixels: float [B, H, W], target in {0, 1} -> [B]."""
+def focal(logits: jax.Array, target: jax.Array, config: LossConfig) -> jax.Array:
+    """Sigmoid focal loss (Lin et al. 2017): float [B, H, W], target in {0, 1} -> [B].
+
+    The mean over pixels (SAM2) makes a target of 0.1 % of the frame count a thousandth of what surrounds it; the sum
+    over pixels divided by the target's (Lin et al.'s own normalisation) gives targets of all sizes one voice.
+    """
     cross_entropy = optax.sigmoid_binary_cross_entropy(logits, target)
     probability = jax.nn.sigmoid(logits)
     missed = probability + target - 2 * probability * target  # 1 - p_t
-    weight = alpha * target + (1 - alpha) * (1 - target)
-    return (weight * missed**gamma * cross_entropy).mean((-2, -1))
+    weight = config.focal_alpha * target + (1 - config.focal_alpha) * (1 - target)
+    values = weight * missed**config.focal_gamma * cross_entropy
+    if config.focal_per == "pixel":
+        return values.mean((-2, -1))
+    return values.sum((-2, -1)) / jnp.maximum(target.sum((-2, -1)), 1)
 
 
 def dice(logits: jax.Array, target: jax.Array) -> jax.Array:
@@ -58,7 +65,7 @@ def frame_loss(
     present = (target.sum((-2, -1)) > 0).astype(jnp.float32)
     hypotheses = upsample(output.hypotheses, size)  # [B, 3, S, S]
     truth = target[:, None]
-    focals = focal(hypotheses, truth, config.focal_alpha, config.focal_gamma)
+    focals = focal(hypotheses, truth, config)
     dices = dice(hypotheses, truth)
     best = jnp.argmin(config.focal * focals + config.dice * dices, axis=1)[:, None]
     pick = lambda values: jnp.take_along_axis(values, best, axis=1)[:, 0]  # noqa: E731
@@ -72,12 +79,7 @@ def frame_loss(
     if coarse:
         full = upsample(output.coarse_logits, size)
         terms["coarse"] = (
-            config.coarse
-            * present
-            * (
-                config.focal * focal(full, target, config.focal_alpha, config.focal_gamma)
-                + config.dice * dice(full, target)
-            )
+            config.coarse * present * (config.focal * focal(full, target, config) + config.dice * dice(full, target))
         )
     means = {name: (value * labelled).mean() for name, value in terms.items()}
     overlap = iou(upsample(output.mask_logits, size), target)

@@ -1,5 +1,6 @@
 """One optimizer step on a batch of clips: the streaming model, scanned over time, and its gradient."""
 
+import functools
 from typing import Any
 
 import jax
@@ -39,11 +40,12 @@ def forward(net: MQCSAM, params: Any, batch: dict[str, jax.Array], forced: jax.A
     Returns:
       Outputs with leading axes [T, B].
     """
-    frames = jnp.swapaxes(batch["frames"], 0, 1)
-    length, size = frames.shape[:2]
-    # All frames go through the trunk in one batch: the products are larger, and only the memory is sequential.
-    flat = functional.encode_frame(net, params, frames.reshape(length * size, *frames.shape[2:]))
-    features = jax.tree.map(lambda x: x.reshape(length, size, *x.shape[1:]), flat)
+    frames = batch["frames"]
+    size, length = frames.shape[:2]
+    # All frames go through the trunk in one batch: the products are larger, and only the memory is sequential. A
+    # clip's frames stay neighbours, so that a batch which is spread over devices stays so.
+    flat = functional.encode_frame(net, params, frames.reshape(size * length, *frames.shape[2:]))
+    features = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(size, length, *x.shape[1:]), 0, 1), flat)
     first = jax.tree.map(lambda x: x[0], features)
     text = functional.encode_text(net, params, batch["input_ids"], batch["attention_mask"].astype(bool))
     bank, output = functional.start(net, params, first, text)
@@ -62,7 +64,11 @@ def forward(net: MQCSAM, params: Any, batch: dict[str, jax.Array], forced: jax.A
 def clip_loss(
     outputs: Output, batch: dict[str, jax.Array], config: LossConfig
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Mean over frames of `losses.frame_loss`; outputs have leading axes [T, B]."""
+    """Mean over frames of `losses.frame_loss`; outputs have leading axes [T, B].
+
+    Returns:
+      The loss, and its terms with `J_sum` and `J_count`.
+    """
     targets = jnp.swapaxes(batch["masks"], 0, 1).astype(jnp.float32)
     labelled = jnp.swapaxes(batch["labelled"], 0, 1).astype(jnp.float32)
     first = jax.tree.map(lambda x: x[0], outputs)
@@ -76,22 +82,60 @@ def clip_loss(
         terms = {name: value + later_terms.get(name, 0.0) for name, value in terms.items()}
     counts = {name: terms.pop(name) for name in ("J_sum", "J_count")}
     terms = {name: value / length for name, value in terms.items()}
-    return total / length, {**terms, "J": counts["J_sum"] / jnp.maximum(counts["J_count"], 1)}
+    return total / length, {**terms, **counts}
+
+
+def _gradient(
+    net: MQCSAM, config: Config, params: Any, batch: dict[str, jax.Array], forced: jax.Array
+) -> tuple[dict[str, jax.Array], Any]:
+    """Loss with its terms, and the gradient, of one batch."""
+
+    def objective(params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return clip_loss(forward(net, params, batch, forced), batch, config.loss)
+
+    (loss, terms), grads = jax.value_and_grad(objective, has_aux=True)(params)
+    return {"loss": loss, **terms}, grads
+
+
+def _accumulated(
+    net: MQCSAM, config: Config, params: Any, batch: dict[str, jax.Array], forced: jax.Array
+) -> tuple[dict[str, jax.Array], Any]:
+    """`_gradient` in `config.accumulate` parts, one after the other: their mean is the whole batch's."""
+    parts = config.accumulate
+    if parts == 1:
+        return _gradient(net, config, params, batch, forced)
+    # Part i takes every parts-th clip: on each device a share of its own rows, whatever the number of devices.
+    split = lambda x: jnp.swapaxes(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 0, 1)  # noqa: E731
+    divided = jax.tree.map(split, (batch, forced))
+
+    one = functools.partial(_gradient, net, config)
+
+    def body(total: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, one(params, *part)), None
+
+    form = jax.eval_shape(one, params, *jax.tree.map(lambda x: x[0], divided))
+    summed, _ = jax.lax.scan(body, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), form), divided)
+    terms, grads = jax.tree.map(lambda x: x / parts, summed)
+    return terms, grads
 
 
 def train_step(
     net: MQCSAM, tx: optax.GradientTransformation, config: Config, state: TrainState, batch: dict[str, jax.Array]
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update. Deterministic: every random choice comes from (config.seed, step)."""
+    """One update. Deterministic: every random choice comes from (config.seed, step).
+
+    Where the loss or the gradient is not finite, only `step` moves on, and the metric `skipped` is 1.
+    """
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     probability = teacher_forcing(config.loss, config.steps, state.step)
     forced = jax.random.bernoulli(key, probability, batch["frames"].shape[:1])
-
-    def objective(params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return clip_loss(forward(net, params, batch, forced), batch, config.loss)
-
-    (loss, terms), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    terms, grads = _accumulated(net, config, state.params, batch, forced)
+    norm = optax.global_norm(grads)
+    finite = jnp.isfinite(terms["loss"]) & jnp.isfinite(norm)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    metrics = {"loss": loss, **terms, "grad_norm": optax.global_norm(grads)}
+    moved = (optax.apply_updates(state.params, updates), opt_state)
+    kept = (state.params, state.opt_state)
+    params, opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, kept)
+    overlap = terms.pop("J_sum") / jnp.maximum(terms.pop("J_count"), 1)
+    metrics = {**terms, "J": overlap, "grad_norm": norm, "skipped": 1.0 - finite}
     return TrainState(state.step + 1, params, opt_state), metrics

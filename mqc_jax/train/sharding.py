@@ -1,0 +1,88 @@
+"""Where a run's arrays lie: one mesh for one device, eight, or several hosts, and one code path for all of them.
+
+The mesh has two axes. A batch is spread over both; parameters and optimizer state lie whole on every device along
+`data` and, where `config.sharding.fsdp` is more than 1, in slices along `fsdp`. XLA derives the communication from
+that, so nothing in the model or the step knows of devices.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mqc_jax.config import Config
+from mqc_jax.errors import UserError
+
+AXES = ("data", "fsdp")
+
+
+def make_mesh(config: Config) -> Mesh:
+    """All devices of all processes, [devices / fsdp, fsdp]; a process's devices stay together.
+
+    Raises:
+      UserError: the devices do not divide into groups of `fsdp`, or the batch not over the devices.
+    """
+    devices, fsdp = jax.devices(), config.sharding.fsdp
+    if len(devices) % fsdp:
+        raise UserError(
+            f"config.sharding.fsdp={fsdp} does not divide the {len(devices)} devices; give a divisor of their number"
+        )
+    per_step = config.batch_size // config.accumulate
+    if per_step % len(devices):
+        above = -(-per_step // len(devices)) * len(devices) * config.accumulate
+        raise UserError(
+            f"config.batch_size={config.batch_size} in {config.accumulate} part(s) does not divide over "
+            f"{len(devices)} devices; nearest: {above}"
+        )
+    return Mesh(np.asarray(devices).reshape(-1, fsdp), AXES)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def over_batch(mesh: Mesh) -> NamedSharding:
+    """The leading axis in equal parts, one a device."""
+    return NamedSharding(mesh, PartitionSpec(AXES))
+
+
+def of_state(mesh: Mesh, state: Any, smallest: int) -> Any:
+    """A sharding for every leaf of a state: its longest axis that divides goes over `fsdp`.
+
+    Args:
+      state: arrays or `jax.ShapeDtypeStruct`s; Adam's moments have their parameter's shape, so they follow it.
+      smallest: arrays of fewer numbers stay whole, because gathering them would cost more than it saves.
+    """
+    parts = mesh.shape["fsdp"]
+
+    def rule(leaf: Any) -> NamedSharding:
+        fitting = [axis for axis, length in enumerate(leaf.shape) if length % parts == 0]
+        if parts == 1 or not fitting or np.prod(leaf.shape) < smallest:
+            return replicated(mesh)
+        longest = max(fitting, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*(None,) * longest, "fsdp"))
+
+    return jax.tree.map(rule, state)
+
+
+def place(state: Any, shardings: Any) -> Any:
+    """Puts a state that every process holds alike onto the devices; each keeps its own slices only."""
+
+    def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(put, state, shardings)
+
+
+def place_batch(mesh: Mesh, rows: Any) -> Any:
+    """This process's rows of a batch -> arrays of the global batch."""
+    sharding = over_batch(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), rows)
+
+
+def shard_of_process() -> tuple[int, int]:
+    """(index, count), as `data.clips.batches` takes it."""
+    return jax.process_index(), jax.process_count()
