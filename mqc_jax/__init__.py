@@ -9,18 +9,31 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _LAZY = {
+    "Calibration": "mqc_jax.models.tmcc",
+    "CalibrationConfig": "mqc_jax.models.tmcc",
     "Model": "mqc_jax.checkpoint",
     "Tracker": "mqc_jax.tracker",
     "UserError": "mqc_jax.errors",
+    "calibrate": "mqc_jax.models.tmcc",
     "load": "mqc_jax.checkpoint",
 }
 
 if TYPE_CHECKING:
     from mqc_jax.checkpoint import Model, load
     from mqc_jax.errors import UserError
+    from mqc_jax.models.tmcc import Calibration, CalibrationConfig, calibrate
     from mqc_jax.tracker import Tracker
 
-__all__ = ["Model", "Tracker", "UserError", "__version__", "load"]
+__all__ = [
+    "Calibration",
+    "CalibrationConfig",
+    "Model",
+    "Tracker",
+    "UserError",
+    "__version__",
+    "calibrate",
+    "load",
+]
 
 
 def __getattr__(name: str):

@@ -1,0 +1,289 @@
+"""TMCC: motion-consistency calibration of the first mask (Section IV-B, equations 7-15). No parameters, fixed shapes.
+
+What moves together with the target belongs to it, what stands still does not, and the sentence's surest pixels stay
+whatever they do. Masks are bool [H, W], displacements pixels per frame; `docs/tmcc.md` shows the chain on an example.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import lax
+
+from mqc_jax.errors import UserError, nearest
+from mqc_jax.models import regions
+from mqc_jax.models.flow import grey, warp
+
+EVIDENCE = ("none", "background", "residual")
+EXPANSION = ("single", "geodesic")
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrationConfig:
+    """Radii and distances in pixels, displacements in pixels per frame. `evidence="none"`, `expansion="single"` are the
+    paper's letter.
+
+    Attributes:
+      n_start, n_step, n_max: the windows that eq. 7 tries: n_start, n_start + n_step, ... up to n_max displacements.
+      tau_motion: a region or pixel that moves more is moving (eqs. 7 and 9).
+      tau_sem: probability above which a pixel is a semantic anchor.
+      alpha, beta: standard deviations within which motion is consistent, to join (10) and to stay (11); beta > alpha.
+      sigma_floor: least standard deviation; a rigid target's own is 0, and nothing would be consistent with it.
+      neighbourhood: radius of N(.) (10).
+      lam, sigma_s: weight and scale of proximity in a component's score (12).
+      closing: radius of the closing (15).
+      evidence: what must say that a pixel moves before its displacement counts, since dense flow smears. "background":
+        the frame differs there from the window's median frame; "residual": the displacement explains the next frame
+        better than standing still does; "none": nothing.
+      evidence_sigmas: "background": robust standard deviations of difference that are motion.
+      evidence_floor: grey levels (of 255) that a difference must at least have.
+      expansion: "single": one neighbourhood is tried (10); "geodesic": again and again until nothing joins.
+    """
+
+    n_start: int = 4
+    n_step: int = 4
+    n_max: int = 16
+    tau_motion: float = 0.2
+    tau_sem: float = 0.8
+    alpha: float = 2.0
+    beta: float = 3.0
+    sigma_floor: float = 0.15
+    neighbourhood: int = 3
+    lam: float = 0.5
+    sigma_s: float = 5.0
+    closing: int = 2
+    evidence: str = "background"
+    evidence_sigmas: float = 3.0
+    evidence_floor: float = 2.0
+    expansion: str = "geodesic"
+
+    def __post_init__(self) -> None:
+        for name, known in (("evidence", EVIDENCE), ("expansion", EXPANSION)):
+            value = getattr(self, name)
+            if value not in known:
+                raise UserError(f"{name}={value!r} must be one of {', '.join(known)}{nearest(str(value), known)}")
+        for name, least in (
+            ("n_start", 1),
+            ("n_step", 1),
+            ("n_max", self.n_start),
+            ("neighbourhood", 0),
+            ("closing", 0),
+        ):
+            if getattr(self, name) < least:
+                raise UserError(f"{name}={getattr(self, name)} must be at least {least}; give {least} or more")
+        for name in ("tau_motion", "alpha", "lam", "evidence_sigmas", "evidence_floor"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 0")
+        for name in ("sigma_floor", "sigma_s"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}={getattr(self, name)} must be greater than 0")
+        if not self.beta > self.alpha:
+            raise UserError(f"beta={self.beta} must be greater than alpha={self.alpha} (eq. 11)")
+        if not 0 <= self.tau_sem <= 1:
+            raise UserError(f"tau_sem={self.tau_sem} must lie in [0, 1], since it is a probability")
+
+    def windows(self, displacements: int) -> tuple[int, ...]:
+        """The window lengths to try where there are so many displacements; all of them where there are too few."""
+        last = min(self.n_max, displacements)
+        return tuple(range(self.n_start, last + 1, self.n_step)) or ((last,) if last else ())
+
+
+@struct.dataclass
+class Calibration:
+    """The calibrated mask, and every step on the way to it.
+
+    Attributes:
+      mask: bool [H, W], the result (15).
+      anchor: bool [H, W], the semantic anchor.
+      moving, expanded, refined: bool [H, W], eqs. 9, 10, 11; empty where the target is static.
+      motion: bool [H, W], the motion-verified component (13).
+      displacement: float32 [H, W], D of eq. 8 as far as there is evidence for it.
+      window: int32 [], n* of eq. 7; the longest window tried where the target is static.
+      is_static: bool [], no window showed motion: then the mask is the first mask after morphology.
+      mean, std: float32 [], eq. 9; std after its floor.
+      score: float32 [], the chosen component's score (12); 0 where there is none.
+    """
+
+    mask: jax.Array
+    anchor: jax.Array
+    moving: jax.Array
+    expanded: jax.Array
+    refined: jax.Array
+    motion: jax.Array
+    displacement: jax.Array
+    window: jax.Array
+    is_static: jax.Array
+    mean: jax.Array
+    std: jax.Array
+    score: jax.Array
+
+
+def motion_evidence(displacement: jax.Array, frames: jax.Array | None, config: CalibrationConfig) -> jax.Array:
+    """Where the pixels themselves show motion: bool [n, H, W], for one window of n displacements.
+
+    Args:
+      displacement: float [n, H, W, 2].
+      frames: grey [n + 1, H, W], 0 to 255; may be None where the config asks for no evidence.
+    """
+    if config.evidence == "none":
+        return jnp.ones(displacement.shape[:3], bool)
+    frames = jnp.asarray(frames, jnp.float32)
+    before, after = frames[:-1], frames[1:]
+    if config.evidence == "background":
+        difference = jnp.abs(frames - jnp.median(frames, axis=0))
+        spread = 1.4826 * jnp.median(difference, axis=(1, 2), keepdims=True)
+        threshold = jnp.maximum(config.evidence_sigmas * spread, config.evidence_floor)
+        return (difference > threshold)[:-1]
+    still = jnp.abs(after - before)
+    moved = jnp.abs(jax.vmap(warp)(after, displacement) - before)
+    return (still - moved) > config.evidence_floor
+
+
+def motion_maps(displacement: jax.Array, frames: jax.Array | None, config: CalibrationConfig) -> jax.Array:
+    """Eq. 8 for every window to try: float32 [windows, H, W]. All targets of a video share them.
+
+    Args:
+      displacement: float [T, H, W, 2]; T at least 1.
+      frames: grey [T + 1, H, W] or None.
+    """
+    maps = []
+    for n in config.windows(displacement.shape[0]):
+        part = displacement[:n].astype(jnp.float32)
+        shown = motion_evidence(part, None if frames is None else frames[: n + 1], config)
+        maps.append((jnp.sqrt((part * part).sum(-1)) * shown).mean(0))
+    return jnp.stack(maps)
+
+
+def _expand(moving: jax.Array, consistent: jax.Array, config: CalibrationConfig) -> jax.Array:
+    """Eq. 10: consistent pixels in the neighbourhood join, once or until nothing joins any more."""
+    join = lambda mask: mask | (regions.dilate(mask, config.neighbourhood) & consistent)  # noqa: E731
+    first = join(moving)
+    if config.expansion == "single":
+        return first
+    grow = lambda carry: (carry[1], join(carry[1]))  # noqa: E731
+    return lax.while_loop(lambda carry: jnp.any(carry[0] != carry[1]), grow, (moving, first))[1]
+
+
+def _verified(refined: jax.Array, anchor: jax.Array, config: CalibrationConfig) -> tuple[jax.Array, jax.Array]:
+    """Eqs. 12 and 13: the component that fits the anchor best (the first in reading order of equals), and its score."""
+    labels = regions.components(refined)
+    size = regions.component_sums(labels, refined.astype(jnp.int32))
+    shared = regions.component_sums(labels, (refined & anchor).astype(jnp.int32))
+    to_anchor = regions.squared_distance(regions.boundary(anchor))
+    far = jnp.iinfo(jnp.int32).max
+    # A component's boundary: of its own pixels, those beside a pixel of another kind. Components do not touch.
+    apart = regions.component_minima(labels, jnp.where(regions.boundary(refined), to_anchor, far))
+    overlap = shared / jnp.maximum(jnp.minimum(size, anchor.sum()), 1)
+    proximity = jnp.exp(-jnp.sqrt(apart.astype(jnp.float32)) / config.sigma_s)
+    exists = (size > 0).at[-1].set(False)
+    score = jnp.where(exists, overlap + config.lam * proximity, -1.0)
+    best = jnp.argmax(score)
+    found = exists[best]
+    return refined & (labels == best) & found, jnp.where(found, score[best], 0.0)
+
+
+def _morphology(mask: jax.Array, config: CalibrationConfig) -> jax.Array:
+    """Phi of eq. 15: closing, then holes are filled."""
+    return regions.fill_holes(regions.close(mask, config.closing))
+
+
+def calibrate_on(
+    probability: jax.Array, maps: jax.Array, windows: tuple[int, ...], config: CalibrationConfig
+) -> Calibration:
+    """Equations 7 and 9 to 15 for one target; vmap it over `probability` for several.
+
+    Args:
+      probability: float [H, W] in [0, 1], the first mask.
+      maps: float32 [windows, H, W], from `motion_maps`.
+      windows: their lengths, from `config.windows`.
+    """
+    first = probability > 0.5
+    sure = probability > config.tau_sem
+    anchor = jnp.where(sure.any(), sure, first)
+
+    labels = regions.components(first)
+    size = regions.component_sums(labels, first.astype(jnp.float32)).at[-1].set(0.0)
+    sums = jax.vmap(lambda d: regions.component_sums(labels, d))(maps)
+    moves = ((sums > config.tau_motion * size) & (size > 0)).any(1)  # [windows]
+    is_static = ~moves.any()
+    chosen = jnp.where(is_static, maps.shape[0] - 1, jnp.argmax(moves))
+    motion_map = maps[chosen]
+
+    moving = first & (motion_map > config.tau_motion) & ~is_static
+    number = jnp.maximum(moving.sum(), 1)
+    mean = jnp.where(moving, motion_map, 0.0).sum() / number
+    variance = jnp.where(moving, (motion_map - mean) ** 2, 0.0).sum() / number
+    std = jnp.maximum(jnp.sqrt(variance), config.sigma_floor)
+    deviation = jnp.abs(motion_map - mean)
+    consistent = deviation < config.alpha * std
+    if config.evidence != "none":
+        consistent &= motion_map > 0
+    expanded = _expand(moving, consistent, config)
+    refined = expanded & ~(deviation > config.beta * std)
+    motion, score = _verified(refined, anchor, config)
+    union = jnp.where(is_static, first, anchor | motion)
+    return Calibration(
+        mask=_morphology(union, config),
+        anchor=anchor,
+        moving=moving,
+        expanded=expanded,
+        refined=refined,
+        motion=motion,
+        displacement=motion_map,
+        window=jnp.asarray(windows, jnp.int32)[chosen],
+        is_static=is_static,
+        mean=mean,
+        std=std,
+        score=score,
+    )
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _calibrate(
+    probability: jax.Array, displacement: jax.Array, frames: jax.Array | None, config: CalibrationConfig
+) -> Calibration:
+    maps = motion_maps(displacement, frames, config)
+    return calibrate_on(probability, maps, config.windows(displacement.shape[0]), config)
+
+
+def calibrate(
+    probability: np.ndarray | jax.Array,
+    displacement: np.ndarray | jax.Array,
+    config: CalibrationConfig = CalibrationConfig(),
+    frames: np.ndarray | jax.Array | None = None,
+) -> Calibration:
+    """Calibrates one target's first mask by how the pixels move.
+
+    Args:
+      probability: float [H, W] in [0, 1].
+      displacement: float [T, H, W, 2], pixels per frame, T at least 1; what lies beyond `config.n_max` is not read.
+      config: parameters and switches.
+      frames: [T + 1, H, W] grey or [T + 1, H, W, 3] RGB, 0 to 255; needed unless `config.evidence` is "none".
+
+    Raises:
+      UserError: arrays whose shapes do not fit each other, or frames missing.
+    """
+    shape, moved = np.shape(probability), np.shape(displacement)
+    if len(shape) != 2 or len(moved) != 4 or moved[1:] != (*shape, 2) or moved[0] < 1:
+        raise UserError(
+            f"probability {list(shape)} and displacement {list(moved)} do not fit; give [H, W] and [T, H, W, 2], T >= 1"
+        )
+    length = min(moved[0], config.n_max)
+    if config.evidence == "none":
+        frames = None
+    elif frames is None:
+        raise UserError(
+            f'evidence={config.evidence!r} looks at the frames; give frames=[T + 1, H, W], or evidence="none"'
+        )
+    else:
+        seen = np.shape(frames)
+        if seen[:3] != (moved[0] + 1, *shape) or seen[3:] not in ((), (3,)):
+            raise UserError(
+                f"frames {list(seen)} must be [{moved[0] + 1}, {shape[0]}, {shape[1]}] grey, or with 3 channels"
+            )
+        frames = jnp.asarray(frames)[: length + 1]
+        frames = grey(frames) if frames.ndim == 4 else frames.astype(jnp.float32)
+    return _calibrate(jnp.asarray(probability, jnp.float32), jnp.asarray(displacement)[:length], frames, config)

@@ -1,0 +1,260 @@
+"""The calibration equals a transcription of equations 7 to 15 written with NumPy and SciPy alone."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+import mqc_jax
+from mqc_jax import CalibrationConfig, UserError, calibrate
+from mqc_jax.models import tmcc
+from mqc_jax.models.flow import flow
+
+SHAPE, LENGTH = (32, 40), 6
+EIGHT = np.ones((3, 3))
+LITERAL = CalibrationConfig(
+    n_start=2, n_step=2, n_max=6, neighbourhood=2, closing=2, evidence="none", expansion="single"
+)
+CONFIGS = {
+    "the paper's letter": LITERAL,
+    "geodesic": dataclasses.replace(LITERAL, expansion="geodesic", n_start=1, n_step=1, n_max=5),
+    "background": dataclasses.replace(LITERAL, evidence="background", expansion="geodesic"),
+    "background, single": dataclasses.replace(LITERAL, evidence="background", closing=0, neighbourhood=1),
+    "residual": dataclasses.replace(LITERAL, evidence="residual", expansion="geodesic", alpha=1.0, beta=1.5),
+}
+
+
+def disk(radius: int) -> np.ndarray:
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    return x * x + y * y <= radius * radius
+
+
+def boundary(mask: np.ndarray) -> np.ndarray:
+    return mask & ~ndimage.binary_erosion(mask)
+
+
+def evidence(displacement: np.ndarray, frames: np.ndarray, config: CalibrationConfig) -> np.ndarray:
+    if config.evidence == "none":
+        return np.ones(displacement.shape[:3], bool)
+    if config.evidence == "background":
+        difference = np.abs(frames - np.median(frames, 0))
+        spread = np.array([1.4826 * np.median(d) for d in difference])[:, None, None]
+        return (difference > np.maximum(config.evidence_sigmas * spread, config.evidence_floor))[:-1]
+    y, x = np.mgrid[: frames.shape[1], : frames.shape[2]]
+    moved = [
+        ndimage.map_coordinates(after, [y + d[..., 1], x + d[..., 0]], order=1, mode="nearest")
+        for after, d in zip(frames[1:], displacement, strict=True)
+    ]
+    return np.abs(frames[1:] - frames[:-1]) - np.abs(np.array(moved) - frames[:-1]) > config.evidence_floor
+
+
+def transcription(probability, displacement, frames, c: CalibrationConfig) -> dict:
+    """Equations 7 to 15, one after the other, as they stand."""
+    r0 = probability > 0.5
+    anchor = probability > c.tau_sem
+    if not anchor.any():
+        anchor = r0
+    regions, number = ndimage.label(r0, EIGHT)
+    static = True
+    for n in range(c.n_start, min(c.n_max, len(displacement)) + 1, c.n_step):  # eq. 7
+        length = np.sqrt((displacement[:n].astype(np.float64) ** 2).sum(-1))
+        d = (length * evidence(displacement[:n], frames[: n + 1], c)).sum(0) / n  # eq. 8
+        if number and max(ndimage.mean(d, regions, range(1, number + 1))) > c.tau_motion:
+            static = False
+            break
+    phi = lambda m: ndimage.binary_fill_holes(close(m, c.closing))  # noqa: E731
+    if static:
+        return {"mask": phi(r0), "window": n, "is_static": True, "score": 0.0}
+    moving = r0 & (d > c.tau_motion)
+    mu, sigma = d[moving].mean(), max(d[moving].std(), c.sigma_floor)  # eq. 9
+    consistent = np.abs(d - mu) < c.alpha * sigma
+    if c.evidence != "none":
+        consistent &= d > 0
+    expanded = moving
+    while True:  # eq. 10
+        grown = expanded | (ndimage.binary_dilation(expanded, disk(c.neighbourhood)) & consistent)
+        done = (grown == expanded).all()
+        expanded = grown
+        if done or c.expansion == "single":
+            break
+    refined = expanded & ~(np.abs(d - mu) > c.beta * sigma)  # eq. 11
+    parts, count = ndimage.label(refined, EIGHT)
+    best, best_score = np.zeros_like(r0), -1.0
+    to_anchor = ndimage.distance_transform_edt(~boundary(anchor))
+    for k in range(1, count + 1):  # eqs. 12 and 13
+        part = parts == k
+        score = (part & anchor).sum() / min(part.sum(), anchor.sum())
+        score += c.lam * np.exp(-to_anchor[boundary(part)].min() / c.sigma_s)
+        if score > best_score + 1e-6:
+            best, best_score = part, score
+    return {
+        "mask": phi(anchor | best),  # eqs. 14 and 15
+        "anchor": anchor,
+        "moving": moving,
+        "expanded": expanded,
+        "refined": refined,
+        "motion": best,
+        "window": n,
+        "is_static": False,
+        "mean": mu,
+        "std": sigma,
+        "score": max(best_score, 0.0),
+    }
+
+
+def close(mask: np.ndarray, radius: int) -> np.ndarray:
+    room = 2 * radius + 1
+    closed = ndimage.binary_closing(np.pad(mask, room), disk(radius))
+    return closed[room:-room, room:-room]
+
+
+def blob(rng: np.random.Generator, level: float) -> np.ndarray:
+    noise = ndimage.gaussian_filter(rng.random(SHAPE), rng.uniform(1, 3))
+    return noise > np.quantile(noise, level)
+
+
+def random_case(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A first mask that is partly wrong, a motion that covers part of it and something else, and frames to match."""
+    target, other = blob(rng, rng.uniform(0.7, 0.97)), blob(rng, rng.uniform(0.8, 0.98))
+    certain = ndimage.gaussian_filter((target ^ (rng.random(SHAPE) < 0.05)).astype(float), rng.uniform(0.3, 1.5))
+    probability = np.clip(certain * rng.uniform(0.5, 1.3) + rng.normal(0, 0.05, SHAPE), 0, 1)
+    speed = ndimage.gaussian_filter((blob(rng, 0.85) | other).astype(float), 1.0) * rng.uniform(0, 2.5)
+    angle = rng.uniform(0, 2 * np.pi)
+    direction = np.array([np.cos(angle), np.sin(angle)])
+    begins = rng.integers(0, LENGTH + 1)
+    displacement = rng.normal(0, 0.02, (LENGTH, *SHAPE, 2))
+    displacement[begins:] += speed[..., None] * direction
+    frames = rng.normal(100, 2, (LENGTH + 1, *SHAPE)) + 20 * rng.random(SHAPE)
+    for t in range(begins, LENGTH + 1):
+        frames[t] += 60 * np.roll(other, t, axis=1)
+    return probability.astype(np.float32), displacement.astype(np.float32), frames.astype(np.float32)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_thousand_random_cases_equal_the_transcription(name):
+    config, rng = CONFIGS[name], np.random.default_rng(len(name))
+    moved = 0
+    for _ in range(200):  # five configs of two hundred
+        case = random_case(rng)
+        ours, plain = calibrate(case[0], case[1], config, frames=case[2]), transcription(*case, config)
+        assert bool(ours.is_static) == plain["is_static"]
+        np.testing.assert_array_equal(ours.mask, plain["mask"])
+        assert int(ours.window) == plain["window"]
+        np.testing.assert_allclose(ours.score, plain["score"], atol=1e-5)
+        if not plain["is_static"]:
+            moved += 1
+            for field in ("anchor", "moving", "expanded", "refined", "motion"):
+                np.testing.assert_array_equal(getattr(ours, field), plain[field], err_msg=field)
+            np.testing.assert_allclose([ours.mean, ours.std], [plain["mean"], plain["std"]], rtol=1e-4)
+    assert 20 < moved < 200  # both outcomes occur
+
+
+def scene(speed: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A textured target of 12x16 pixels that moves right over still ground, beside one like it that does not."""
+    rng = np.random.default_rng(seed)
+    height, width = 64, 96
+    ground = ndimage.gaussian_filter(rng.normal(90, 25, (height, width)), 1)
+    patch = 170 + ndimage.gaussian_filter(rng.normal(0, 60, (12, 16)), 0.7)
+    frames = np.repeat(ground[None], 9, 0)
+    for t in range(9):
+        x = 20 + round(speed * t)
+        frames[t, 26:38, x : x + 16] = patch
+        frames[t, 26:38, 64:80] = patch
+    truth = np.zeros((height, width), bool)
+    truth[26:38, 20:36] = True
+    return np.clip(frames + rng.normal(0, 1, frames.shape), 0, 255).astype(np.float32), truth
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return (a & b).sum() / (a | b).sum()
+
+
+def test_a_damaged_mask_is_repaired_where_the_target_moves():
+    frames, truth = scene(1.0)
+    damaged = truth.copy()
+    damaged[:, 29:] = False  # its right half is missing
+    damaged[26:38, 64:80] = True  # and the parked one was taken for it
+    probability = np.where(damaged, 0.7, 0.1).astype(np.float32)
+    probability[30:34, 22:27] = 0.95
+    found = calibrate(probability, flow(frames), CalibrationConfig(n_max=8), frames=frames)
+    assert not found.is_static
+    assert iou(np.asarray(found.mask), truth) > 0.7 > 0.45 > iou(damaged, truth)
+    assert not np.asarray(found.mask)[:, 60:].any()
+
+
+def test_a_static_target_keeps_its_first_mask_and_says_so():
+    frames, truth = scene(0.0)
+    probability = np.where(truth, 0.9, 0.1).astype(np.float32)
+    found = calibrate(probability, flow(frames), CalibrationConfig(n_max=8), frames=frames)
+    assert bool(found.is_static)
+    np.testing.assert_array_equal(found.mask, truth)
+    assert not found.moving.any()
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_an_empty_and_a_full_first_mask_stay(value):
+    frames, _ = scene(1.0)
+    found = calibrate(np.full(frames.shape[1:], value, np.float32), flow(frames), frames=frames)
+    assert np.asarray(found.mask).mean() == value
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
+
+
+def test_several_targets_equal_one_by_one():
+    rng, config = np.random.default_rng(5), CONFIGS["background"]
+    cases = [random_case(rng) for _ in range(3)]
+    maps = tmcc.motion_maps(jnp.asarray(cases[0][1]), jnp.asarray(cases[0][2]), config)
+    windows = config.windows(LENGTH)
+    together = jax.vmap(lambda p: tmcc.calibrate_on(p, maps, windows, config))(np.stack([c[0] for c in cases]))
+    for n, case in enumerate(cases):
+        alone = calibrate(case[0], cases[0][1], config, frames=cases[0][2])
+        np.testing.assert_array_equal(together.mask[n], alone.mask)
+        assert together.window[n] == alone.window
+
+
+def test_one_compilation_serves_every_target_of_a_size():
+    rng, config = np.random.default_rng(6), CONFIGS["geodesic"]
+    case = random_case(rng)
+    calibrate(case[0], case[1], config)
+    before = tmcc._calibrate._cache_size()
+    for _ in range(3):
+        case = random_case(rng)
+        calibrate(case[0], case[1], config)
+    assert tmcc._calibrate._cache_size() == before
+
+
+def test_a_video_shorter_than_the_window_is_judged_by_what_there_is():
+    assert CalibrationConfig(n_start=4, n_step=4, n_max=16).windows(3) == (3,)
+    assert CalibrationConfig(n_start=4, n_step=4, n_max=16).windows(20) == (4, 8, 12, 16)
+    frames, truth = scene(1.0)
+    probability = np.where(truth, 0.9, 0.1).astype(np.float32)
+    found = calibrate(probability, flow(frames[:3]), frames=frames[:3])
+    assert int(found.window) == 2
+    assert not found.is_static
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_it_exports_without_a_callback(platform):
+    shapes = [jax.ShapeDtypeStruct(s, np.float32) for s in (SHAPE, (LENGTH, *SHAPE, 2), (LENGTH + 1, *SHAPE))]
+    run = jax.jit(lambda p, d, f: tmcc._calibrate(p, d, f, CONFIGS["background"]))
+    exported = jax.export.export(run, platforms=[platform])(*shapes)
+    assert not re.search(r"custom_call @\w*callback", exported.mlir_module())
+
+
+def test_what_does_not_fit_is_refused():
+    rng = np.random.default_rng(0)
+    probability, displacement, frames = random_case(rng)
+    with pytest.raises(UserError, match="do not fit"):
+        calibrate(probability[:-1], displacement)
+    with pytest.raises(UserError, match="looks at the frames"):
+        calibrate(probability, displacement)
+    with pytest.raises(UserError, match=r"must be .7, 32, 40. grey"):
+        calibrate(probability, displacement, frames=frames[:-1])
+    with pytest.raises(UserError, match=r"beta=1.0 must be greater than alpha=2.0"):
+        CalibrationConfig(beta=1.0)
+    with pytest.raises(UserError, match="did you mean 'background'"):
+        CalibrationConfig(evidence="backgrund")
+    assert mqc_jax.Calibration is tmcc.Calibration
