@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Calibration": "mqc_jax.models.tmcc",
-    "CalibrationConfig": "mqc_jax.models.tmcc",
+    "CalibrationConfig": "mqc_jax.config",
     "Model": "mqc_jax.checkpoint",
     "Tracker": "mqc_jax.tracker",
     "UserError": "mqc_jax.errors",
@@ -20,8 +20,9 @@ _LAZY = {
 
 if TYPE_CHECKING:
     from mqc_jax.checkpoint import Model, load
+    from mqc_jax.config import CalibrationConfig
     from mqc_jax.errors import UserError
-    from mqc_jax.models.tmcc import Calibration, CalibrationConfig, calibrate
+    from mqc_jax.models.tmcc import Calibration, calibrate
     from mqc_jax.tracker import Tracker
 
 __all__ = [

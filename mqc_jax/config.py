@@ -15,6 +15,8 @@ from mqc_jax.errors import UserError, nearest
 
 CALIBRATIONS = ("none", "tmcc")
 MEMORIES = ("sam2", "dami")
+EVIDENCE = ("none", "background", "residual")
+EXPANSION = ("single", "geodesic")
 FOCAL_PER = ("pixel", "target")
 
 
@@ -58,6 +60,77 @@ class BridgeConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class CalibrationConfig:
+    """TMCC (eqs. 7-15). Radii and distances in pixels, displacements in pixels per frame.
+
+    `evidence="none"` and `expansion="single"` are the paper's letter.
+
+    Attributes:
+      n_start, n_step, n_max: the windows that eq. 7 tries: n_start, n_start + n_step, ... up to n_max displacements.
+      tau_motion: a region or pixel that moves more is moving (eqs. 7 and 9).
+      tau_sem: probability above which a pixel is a semantic anchor.
+      alpha, beta: standard deviations within which motion is consistent, to join (10) and to stay (11); beta > alpha.
+      sigma_floor: least standard deviation; a rigid target's own is 0, and nothing would be consistent with it.
+      neighbourhood: radius of N(.) (10).
+      lam, sigma_s: weight and scale of proximity in a component's score (12).
+      closing: radius of the closing (15).
+      evidence: what must say that a pixel moves before its displacement counts, since dense flow smears. "background":
+        the frame differs there from the window's median frame; "residual": the displacement explains the next frame
+        better than standing still does; "none": nothing.
+      evidence_sigmas: "background": robust standard deviations of difference that are motion.
+      evidence_floor: grey levels (of 255) that a difference must at least have.
+      expansion: "single": one neighbourhood is tried (10); "geodesic": again and again until nothing joins.
+    """
+
+    n_start: int = 4
+    n_step: int = 4
+    n_max: int = 16
+    tau_motion: float = 0.2
+    tau_sem: float = 0.8
+    alpha: float = 2.0
+    beta: float = 3.0
+    sigma_floor: float = 0.15
+    neighbourhood: int = 3
+    lam: float = 0.5
+    sigma_s: float = 5.0
+    closing: int = 2
+    evidence: str = "background"
+    evidence_sigmas: float = 3.0
+    evidence_floor: float = 2.0
+    expansion: str = "geodesic"
+
+    def __post_init__(self) -> None:
+        for name, known in (("evidence", EVIDENCE), ("expansion", EXPANSION)):
+            value = getattr(self, name)
+            if value not in known:
+                raise UserError(f"{name}={value!r} must be one of {', '.join(known)}{nearest(str(value), known)}")
+        for name, least in (
+            ("n_start", 1),
+            ("n_step", 1),
+            ("n_max", self.n_start),
+            ("neighbourhood", 0),
+            ("closing", 0),
+        ):
+            if getattr(self, name) < least:
+                raise UserError(f"{name}={getattr(self, name)} must be at least {least}; give {least} or more")
+        for name in ("tau_motion", "alpha", "lam", "evidence_sigmas", "evidence_floor"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"{name}={getattr(self, name)} must be at least 0")
+        for name in ("sigma_floor", "sigma_s"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}={getattr(self, name)} must be greater than 0")
+        if not self.beta > self.alpha:
+            raise UserError(f"beta={self.beta} must be greater than alpha={self.alpha} (eq. 11)")
+        if not 0 <= self.tau_sem <= 1:
+            raise UserError(f"tau_sem={self.tau_sem} must lie in [0, 1], since it is a probability")
+
+    def windows(self, displacements: int) -> tuple[int, ...]:
+        """The window lengths to try where there are so many displacements; all of them where there are too few."""
+        last = min(self.n_max, displacements)
+        return tuple(range(self.n_start, last + 1, self.n_step)) or ((last,) if last else ())
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """SAM2 + BERT + bridge. The defaults are SAM 2.1 Hiera-L at the paper's 480x480."""
 
@@ -68,6 +141,7 @@ class ModelConfig:
     hiera: HieraConfig = HieraConfig()
     bert: BertConfig = BertConfig()
     bridge: BridgeConfig = BridgeConfig()
+    tmcc: CalibrationConfig = CalibrationConfig()  # read where calibration is "tmcc"
     d_model: int = 256
     mem_dim: int = 64
     fpn_top_down_levels: tuple[int, ...] = (2, 3)
@@ -256,8 +330,6 @@ def check_model(model: ModelConfig) -> None:
         raise UserError(f"model.image_size={size} must be a multiple of 32, at least 64; nearest: {low} or {low + 32}")
     _among(model.calibration, CALIBRATIONS, "model.calibration")
     _among(model.memory, MEMORIES, "model.memory")
-    if model.calibration != "none":
-        raise UserError(f"model.calibration={model.calibration!r} is not available yet; use 'none'")
     if model.memory != "sam2":
         raise UserError(f"model.memory={model.memory!r} is not available yet; use 'sam2'")
     if model.d_model % 8 or model.d_model % model.mem_dim:

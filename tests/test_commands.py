@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -138,11 +139,15 @@ def test_training_refuses_a_workdir_of_another_config(config_file, tiny_dataset,
 
 
 def test_a_dry_run_tells_sizes_and_writes_nothing(config_file, tmp_path):
-    done = tiny.command("mqc_jax.train", "--config", config_file, "--config.dry_run", "--workdir", tmp_path / "run")
+    done = tiny.command(
+        "mqc_jax.train", "--config", config_file, "--config.dry_run", "--workdir", tmp_path / "run", timeout=300
+    )
     assert done.returncode == 0, done.stderr
     total = next(line.split() for line in done.stdout.splitlines() if line.startswith("all "))
     whole, trained = (int(x.replace(",", "")) for x in total[1:])
     assert whole - trained == 2 * 8  # SAM2's fixed position matrix
+    assert "mesh: data 1 x fsdp 1" in done.stdout
+    assert float(re.search(r"work space ([\d.]+) GiB", done.stdout)[1]) > 0
     assert not (tmp_path / "run").exists()
 
 

@@ -232,7 +232,7 @@ def test_a_clips_loss_is_the_mean_of_its_frames(rng):
     ious = [
         numpy_iou(upsampled(np.asarray(frames[t].mask_logits)[n][None, None])[0, 0], targets[t, n]) for t, n in shown
     ]
-    np.testing.assert_allclose(terms["J"], np.mean(ious), rtol=1e-5)
+    np.testing.assert_allclose(terms["J_sum"] / terms["J_count"], np.mean(ious), rtol=1e-5)
 
 
 def test_focal_per_target_is_the_sum_over_the_targets_size(rng):

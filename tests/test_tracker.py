@@ -287,3 +287,111 @@ def test_streaming_equals_the_rollout_that_training_scans(tiny_model):
             np.testing.assert_allclose(a, b[t], rtol=1e-5, atol=1e-5)
     for a, b in zip(jax.tree.leaves(bank), jax.tree.leaves(last), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+# ---- calibration ----------------------------------------------------------------------------------------------------
+
+
+def calibrated(model, **fields):
+    """The tiny model with TMCC; windows of 2, 4 and 6 displacements."""
+    return model.replace(calibration="tmcc", tmcc={"n_start": 2, "n_step": 2, "n_max": 6, **fields})
+
+
+def moving_square(count: int, speed: int, seed: int = 3) -> tuple[list[np.ndarray], np.ndarray]:
+    """Frames of 64x64 in which a textured square moves over still ground, and the square in frame 0."""
+    rng = np.random.default_rng(seed)
+    ground, square = rng.integers(60, 110, (64, 64, 3), np.uint8), rng.integers(130, 250, (14, 14, 3), np.uint8)
+    shown = []
+    for t in range(count):
+        frame = ground.copy()
+        x = min(20 + speed * t, 50)
+        frame[24:38, x : x + 14] = square
+        shown.append(frame)
+    mask = np.zeros((64, 64), bool)
+    mask[24:38, 20:34] = True
+    return shown, mask
+
+
+def test_a_moving_target_is_held_back_until_its_window_is_full_and_then_comes_in_order(tiny_model):
+    video, mask = moving_square(9, 1)
+    session = mqc_jax.Tracker(calibrated(tiny_model), masks=mask[None])
+    counts = [len(session.push(frame)) for frame in video]
+    assert counts == [0, 0, 3, 1, 1, 1, 1, 1, 1]
+    assert session.finish() == []
+    results = follow(calibrated(tiny_model), video, masks=mask[None])
+    assert [out.frame_index for out in results] == list(range(9))
+    assert results[0].memory["window"] == 2
+    assert not results[0].memory["is_static"]
+    assert results[0].evidence["calibrated"].shape == (1, 64, 64)
+    assert not results[1].evidence
+
+
+def test_a_static_target_waits_for_the_longest_window_and_keeps_its_mask(tiny_model):
+    video, mask = moving_square(9, 0)
+    session = mqc_jax.Tracker(calibrated(tiny_model), masks=mask[None])
+    counts = [len(session.push(frame)) for frame in video]
+    assert counts == [0] * 6 + [7, 1, 1]
+    plain = follow(tiny_model, video, masks=mask[None])
+    found = follow(calibrated(tiny_model), video, masks=mask[None])
+    assert found[0].memory["is_static"]
+    np.testing.assert_array_equal(found[0].masks[0], mask)
+    # Nothing was changed, so that nothing differs from the tracker without calibration.
+    for a, b in zip(plain, found, strict=True):
+        np.testing.assert_allclose(a.mask_logits, b.mask_logits, atol=1e-4)
+
+
+def test_a_video_shorter_than_the_window_still_gets_its_masks(tiny_model):
+    video, mask = moving_square(2, 1)
+    for count in (1, 2):
+        results = follow(calibrated(tiny_model), video[:count], masks=mask[None])
+        assert [out.frame_index for out in results] == list(range(count))
+
+
+def test_an_empty_first_mask_stays_empty(tiny_model):
+    video, mask = moving_square(4, 1)
+    results = follow(calibrated(tiny_model), video, masks=np.zeros_like(mask)[None])
+    assert not results[0].masks.any()
+    assert results[0].memory["is_static"]
+
+
+def test_a_damaged_mask_is_repaired_before_it_is_remembered(tiny_model):
+    video, mask = moving_square(8, 1)
+    damaged = mask.copy()
+    damaged[:, 27:] = False
+    first = follow(calibrated(tiny_model), video, masks=damaged[None])[0].masks[0]
+    assert (first & mask).sum() > 1.3 * (damaged & mask).sum()
+
+
+def test_each_target_of_a_stream_has_its_own_window(tiny_model):
+    video, mask = moving_square(9, 1)
+    parked = np.zeros_like(mask)
+    parked[50:60, 5:15] = True
+    together = follow(calibrated(tiny_model), video, masks=np.stack([mask, parked]))
+    np.testing.assert_array_equal(together[0].memory["window"], [2, 6])
+    np.testing.assert_array_equal(together[0].memory["is_static"], [False, True])
+    alone = follow(calibrated(tiny_model), video, masks=mask[None])
+    np.testing.assert_array_equal(together[0].masks[0], alone[0].masks[0])
+
+
+def test_nothing_beyond_the_window_changes_a_settled_frame(tiny_model):
+    video, mask = moving_square(9, 1)
+    results = follow(calibrated(tiny_model), video, masks=mask[None])
+    changed = follow(calibrated(tiny_model), [*video[:5], *tiny.frames(4)], masks=mask[None])
+    for a, b in zip(results[:5], changed[:5], strict=True):
+        assert_equal(a, b)
+
+
+@pytest.mark.parametrize("prompt", ["texts", "masks"])
+def test_a_stream_restored_inside_its_window_goes_on_alike(tiny_model, tmp_path, prompt):
+    video, mask = moving_square(8, 1)
+    model = calibrated(tiny_model, n_start=4)
+    prompts = {"texts": TEXTS} if prompt == "texts" else {"masks": mask[None]}
+    whole = follow(model, video, **prompts)
+    session = mqc_jax.Tracker(model, **prompts)
+    early = [out for frame in video[:3] for out in session.push(frame)]
+    assert early == []
+    session.save(tmp_path / "stream")
+    session = mqc_jax.Tracker.restore(model, tmp_path / "stream")
+    rest = [out for frame in video[3:] for out in session.push(frame)] + session.finish()
+    for a, b in zip(whole, rest, strict=True):
+        assert_equal(a, b)

@@ -63,6 +63,23 @@ def start_from_mask(net: MQCSAM, params: Params, features: Features, masks: jax.
     return net.apply({"params": params}, features, masks, method="start_from_mask")
 
 
+def first(net: MQCSAM, params: Params, features: Features, text: Text) -> Output:
+    """Frame 0 from N sentences, not remembered yet."""
+    return net.apply({"params": params}, features, text, method="first")
+
+
+def first_from_mask(net: MQCSAM, params: Params, features: Features, masks: jax.Array) -> Output:
+    """Frame 0 from N masks, [N, S, S], not remembered yet."""
+    return net.apply({"params": params}, features, masks, method="output_from_mask")
+
+
+def start_calibrated(
+    net: MQCSAM, params: Params, features: Features, output: Output, logits: jax.Array
+) -> tuple[MemoryBank, Output]:
+    """Frame 0 with calibrated masks: logits [N, S, S]."""
+    return net.apply({"params": params}, features, output, logits, method="start_calibrated")
+
+
 def step(net: MQCSAM, params: Params, bank: MemoryBank, features: Features) -> tuple[MemoryBank, Output]:
     """One later frame."""
     return net.apply({"params": params}, bank, features, method="step")

@@ -4,7 +4,6 @@ What moves together with the target belongs to it, what stands still does not, a
 whatever they do. Masks are bool [H, W], displacements pixels per frame; `docs/tmcc.md` shows the chain on an example.
 """
 
-import dataclasses
 import functools
 
 import jax
@@ -13,82 +12,12 @@ import numpy as np
 from flax import struct
 from jax import lax
 
-from mqc_jax.errors import UserError, nearest
+from mqc_jax.config import CalibrationConfig
+from mqc_jax.errors import UserError
 from mqc_jax.models import regions
 from mqc_jax.models.flow import grey, warp
 
-EVIDENCE = ("none", "background", "residual")
-EXPANSION = ("single", "geodesic")
-
-
-@dataclasses.dataclass(frozen=True)
-class CalibrationConfig:
-    """Radii and distances in pixels, displacements in pixels per frame. `evidence="none"`, `expansion="single"` are the
-    paper's letter.
-
-    Attributes:
-      n_start, n_step, n_max: the windows that eq. 7 tries: n_start, n_start + n_step, ... up to n_max displacements.
-      tau_motion: a region or pixel that moves more is moving (eqs. 7 and 9).
-      tau_sem: probability above which a pixel is a semantic anchor.
-      alpha, beta: standard deviations within which motion is consistent, to join (10) and to stay (11); beta > alpha.
-      sigma_floor: least standard deviation; a rigid target's own is 0, and nothing would be consistent with it.
-      neighbourhood: radius of N(.) (10).
-      lam, sigma_s: weight and scale of proximity in a component's score (12).
-      closing: radius of the closing (15).
-      evidence: what must say that a pixel moves before its displacement counts, since dense flow smears. "background":
-        the frame differs there from the window's median frame; "residual": the displacement explains the next frame
-        better than standing still does; "none": nothing.
-      evidence_sigmas: "background": robust standard deviations of difference that are motion.
-      evidence_floor: grey levels (of 255) that a difference must at least have.
-      expansion: "single": one neighbourhood is tried (10); "geodesic": again and again until nothing joins.
-    """
-
-    n_start: int = 4
-    n_step: int = 4
-    n_max: int = 16
-    tau_motion: float = 0.2
-    tau_sem: float = 0.8
-    alpha: float = 2.0
-    beta: float = 3.0
-    sigma_floor: float = 0.15
-    neighbourhood: int = 3
-    lam: float = 0.5
-    sigma_s: float = 5.0
-    closing: int = 2
-    evidence: str = "background"
-    evidence_sigmas: float = 3.0
-    evidence_floor: float = 2.0
-    expansion: str = "geodesic"
-
-    def __post_init__(self) -> None:
-        for name, known in (("evidence", EVIDENCE), ("expansion", EXPANSION)):
-            value = getattr(self, name)
-            if value not in known:
-                raise UserError(f"{name}={value!r} must be one of {', '.join(known)}{nearest(str(value), known)}")
-        for name, least in (
-            ("n_start", 1),
-            ("n_step", 1),
-            ("n_max", self.n_start),
-            ("neighbourhood", 0),
-            ("closing", 0),
-        ):
-            if getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)} must be at least {least}; give {least} or more")
-        for name in ("tau_motion", "alpha", "lam", "evidence_sigmas", "evidence_floor"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 0")
-        for name in ("sigma_floor", "sigma_s"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name}={getattr(self, name)} must be greater than 0")
-        if not self.beta > self.alpha:
-            raise UserError(f"beta={self.beta} must be greater than alpha={self.alpha} (eq. 11)")
-        if not 0 <= self.tau_sem <= 1:
-            raise UserError(f"tau_sem={self.tau_sem} must lie in [0, 1], since it is a probability")
-
-    def windows(self, displacements: int) -> tuple[int, ...]:
-        """The window lengths to try where there are so many displacements; all of them where there are too few."""
-        last = min(self.n_max, displacements)
-        return tuple(range(self.n_start, last + 1, self.n_step)) or ((last,) if last else ())
+DEFAULT = CalibrationConfig()
 
 
 @struct.dataclass
@@ -252,7 +181,7 @@ def _calibrate(
 def calibrate(
     probability: np.ndarray | jax.Array,
     displacement: np.ndarray | jax.Array,
-    config: CalibrationConfig = CalibrationConfig(),
+    config: CalibrationConfig = DEFAULT,
     frames: np.ndarray | jax.Array | None = None,
 ) -> Calibration:
     """Calibrates one target's first mask by how the pixels move.

@@ -273,7 +273,10 @@ def dry_run(config: Config) -> str:
     )
     lay = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)  # noqa: E731
     batch = jax.tree.map(lambda x: lay(x, sharding.over_batch(mesh)), batch_shapes(config))
-    memory = step.lower(jax.tree.map(lay, state, shardings), batch).compile().memory_analysis()
+    # Memory is laid out before machine code is optimised, so that the latter would only cost time.
+    fast = {"xla_backend_optimization_level": 0}
+    lowered = step.lower(jax.tree.map(lay, state, shardings), batch)
+    memory = lowered.compile(compiler_options=fast).memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     lines.append(
         f"memory of each device (XLA's account for {jax.devices()[0].platform}): state and batch "
