@@ -28,6 +28,7 @@ from absl import flags
 from tqdm import tqdm
 
 from mqc_jax import history, viz
+from mqc_jax.config import CALIBRATIONS
 from mqc_jax.errors import UserError, run
 from mqc_jax.files import staged
 from mqc_jax.report import Facts, jpeg, write_report
@@ -106,6 +107,7 @@ class _Session:
         self.gallery = history.Gallery()
         self.painter = viz.Painter(reader.size, texts)
         self.evidence: list[tuple[str, int | None, bytes]] = []
+        self.static = np.zeros(len(texts), bool)
         self.held: collections.deque[np.ndarray] = collections.deque()
         self.most_held = 0
         self.written = 0
@@ -174,6 +176,7 @@ class _Session:
             self.gallery.add(index, jpeg(plain, 720))
         if index == 0:
             self._keep_evidence(frame, out.evidence, plain)
+            self.static = np.asarray(out.memory.get("is_static", np.zeros(len(self.texts))), bool)
 
     def _keep_evidence(self, frame: np.ndarray, evidence: dict[str, np.ndarray], picture: np.ndarray) -> None:
         self.evidence.append(("frame", None, jpeg(frame, 720)))
@@ -187,7 +190,11 @@ class _Session:
         notes = list(self.reader.notes)
         height, width = self.reader.size
         size = model.get("image_size")
-        for target in self.targets:
+        for target, static in zip(self.targets, self.static, strict=True):
+            if static:
+                notes.append(
+                    f"“{target.text}”: nothing in the first mask was seen to move, so motion could not verify it."
+                )
             small = target.first_area_px * size * size / (height * width) if size else 0
             if 0 < small < 12:
                 notes.append(
@@ -257,6 +264,7 @@ def _define_flags() -> None:
     flags.DEFINE_string("checkpoint", None, "Checkpoint or training run's folder; left out: the one that ships.")
     flags.DEFINE_string("video", None, "Video file, folder of frames, or a pattern such as frames/*.png.")
     flags.DEFINE_multi_string("text", None, "What to segment, as seen in the first frame; repeat for more targets.")
+    flags.DEFINE_enum("calibration", None, CALIBRATIONS, "Overrides the checkpoint's model.calibration.")
     flags.DEFINE_string("output", None, "Folder to write masks, overlay video, tables and report to.")
 
 
@@ -275,6 +283,8 @@ def main(argv: list[str]) -> None:
     import mqc_jax
 
     model = mqc_jax.load(values.checkpoint)
+    if values.calibration:
+        model = model.replace(calibration=values.calibration)
     model.require_text()
     report = predict(
         values.video, texts, values.output, lambda sentences: mqc_jax.Tracker(model, sentences), model_facts(model)

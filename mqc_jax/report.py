@@ -20,7 +20,12 @@ EMBED_BYTES = 20_000_000
 EVIDENCE = {
     "frame": "The first frame",
     "coarse": "Where the sentence points",
-    "motion": "What moves",
+    "first": "What the model takes for it (R₀)",
+    "displacement": "How far pixels move (D)",
+    "moving": "Its moving part",
+    "expanded": "With what moves alike beside it",
+    "refined": "Without what does not",
+    "motion": "The part that fits the sentence best",
     "calibrated": "After calibration",
     "mask": "The first mask",
 }
