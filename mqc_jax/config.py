@@ -95,8 +95,8 @@ class CalibrationConfig:
     sigma_s: float = 5.0
     closing: int = 2
     evidence: str = "background"
-    evidence_sigmas: float = 3.0
-    evidence_floor: float = 2.0
+    evidence_sigmas: float = 4.0
+    evidence_floor: float = 4.0
     expansion: str = "geodesic"
 
     def __post_init__(self) -> None:

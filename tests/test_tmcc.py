@@ -73,7 +73,7 @@ def transcription(probability, displacement, frames, c: CalibrationConfig) -> di
     mu, sigma = d[moving].mean(), max(d[moving].std(), c.sigma_floor)  # eq. 9
     consistent = np.abs(d - mu) < c.alpha * sigma
     if c.evidence != "none":
-        consistent &= d > 0
+        consistent &= d > c.tau_motion
     expanded = moving
     while True:  # eq. 10
         grown = expanded | (ndimage.binary_dilation(expanded, disk(c.neighbourhood)) & consistent)

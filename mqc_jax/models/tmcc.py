@@ -149,7 +149,9 @@ def calibrate_on(
     deviation = jnp.abs(motion_map - mean)
     consistent = deviation < config.alpha * std
     if config.evidence != "none":
-        consistent &= motion_map > 0
+        # Where the moving part is uneven, standing still would count as moving alike, and expansion would run through
+        # all the noise that evidence lets pass.
+        consistent &= motion_map > config.tau_motion
     expanded = _expand(moving, consistent, config)
     refined = expanded & ~(deviation > config.beta * std)
     motion, score = _verified(refined, anchor, config)
