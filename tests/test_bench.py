@@ -554,3 +554,23 @@ print(peak() - before)
         done = subprocess.run(call, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
         assert done.returncode == 0, done.stderr
         assert float(done.stdout.split()[-1]) < 300, f"{stage} used {done.stdout} MB more than it started with"
+
+
+def test_of_sequences_that_differ_in_the_number_of_targets_the_emptier_scores_higher(raw, tmp_path):
+    original = sequence_folder(raw)
+    start = min(int(path.stem) for path in (original / "seg").iterdir())
+    for k, more in enumerate((5, 0, 2)):
+        folder = tmp_path / "raw" / sat_mtb.FOLDER / original.parent.name / f"{k + 1:02d}"
+        shutil.copytree(original, folder)
+
+        def add(content, number, more=more):
+            # Not in the first frame, whose contrast is another term.
+            if number > start:
+                model = content["annotations"][0]
+                content["annotations"] += [{**model, "id": 900 + i} for i in range(more)]
+
+        edit_json(folder, add)
+    record = make(tmp_path / "raw", tmp_path / "out", keep=3, n_test=1)
+    ranked = sorted(record["sequences"], key=lambda s: -s["vds"])
+    assert [s["name"][-2:] for s in ranked] == ["02", "03", "01"]
+    assert len({s["contrast"] for s in ranked}) == len({s["sharpness"] for s in ranked}) == 1
