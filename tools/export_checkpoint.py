@@ -21,6 +21,7 @@ def main(argv: list[str]) -> None:
     from mqc_jax import checkpoint
 
     model = checkpoint.load(_CHECKPOINT.value)
+    model.require_text()
     step = checkpoint.params_folder(Path(_CHECKPOINT.value)).parent.name
     facts = checkpoint.read_config(Path(_CHECKPOINT.value))
     trained = {"steps": int(step)} if step.isdigit() else facts.get("trained", {})

@@ -13,14 +13,11 @@ import dataclasses
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +34,7 @@ from mqc_jax.data.sat_mtb import RawSequence, Segmentation
 from mqc_jax.data.synthetic.layouts import palette
 from mqc_jax.errors import UserError, nearest, run
 from mqc_jax.files import remove_staging, write_atomic
+from mqc_jax.parallel import in_order
 
 PAPER = (82, 29)  # training and test sequences
 TINY = 0.003  # share of the frame up to which a target's median area counts as tiny
@@ -113,7 +111,7 @@ def build(
     splits = _split(kept, options, [scan["name"] for scan in scans])
     by_name = {candidate.name: candidate for candidate in candidates}
     jobs = [(by_name[s["name"]], s, splits[s["name"]], str(output), options) for s in kept]
-    written = list(_bar(_parallel(_write, jobs, workers), len(jobs), "writing", progress))
+    written = list(_bar(in_order(_write, jobs, workers), len(jobs), "writing", progress))
     for split in sorted(set(splits.values())):
         _write_meta(output, split, [w for w in written if splits[w["name"]] == split])
     record = _record(wanted, scans, kept, splits, written)
@@ -169,24 +167,6 @@ def _begin(output: Path, wanted: dict) -> Path:
     return state
 
 
-def _parallel(work: Callable[[Any], Any], jobs: list, workers: int) -> Iterator[Any]:
-    if workers == 1:
-        yield from map(work, jobs)
-        return
-    # Spawned, since the caller may hold threads (JAX) that do not survive a fork; each keeps to one core.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        futures = [pool.submit(work, job) for job in jobs]
-        try:
-            for future in futures:
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise UserError("a worker was ended from outside, as when memory runs out; try fewer --workers") from error
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
 def _bar(items: Iterator[Any], total: int, label: str, progress: bool) -> Iterator[Any]:
     interval = 0.2 if sys.stderr.isatty() else 5.0
     return tqdm(items, total=total, unit="sequence", desc=label, disable=not progress, mininterval=interval)
@@ -197,7 +177,7 @@ def _bar(items: Iterator[Any], total: int, label: str, progress: bool) -> Iterat
 
 def _scan(candidates: list[RawSequence], state: Path, options: Options, workers: int, strict: bool, progress: bool):
     jobs = [(candidate, str(state), options.band, strict) for candidate in candidates]
-    return list(_bar(_parallel(_scan_one, jobs, workers), len(jobs), "scoring", progress))
+    return list(_bar(in_order(_scan_one, jobs, workers), len(jobs), "scoring", progress))
 
 
 def _scan_one(job: tuple[RawSequence, str, int, bool]) -> dict[str, Any]:

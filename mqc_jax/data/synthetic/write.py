@@ -1,15 +1,11 @@
 """A split on the disk: sequences rendered in parallel into a staging folder, moved into place when complete."""
 
 import json
-import multiprocessing
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable
 from pathlib import Path
 
-import cv2
 from tqdm import tqdm
 
 from mqc_jax.data.synthetic.card import card_text, make_card
@@ -19,6 +15,7 @@ from mqc_jax.data.synthetic.sat_mtb import FOLDER, superclass, write_sat_mtb
 from mqc_jax.data.synthetic.split_table import write_split_table
 from mqc_jax.errors import UserError, nearest
 from mqc_jax.files import staged
+from mqc_jax.parallel import in_order
 
 LAYOUTS = ("ref_youtube_vos", "sat_mtb")
 
@@ -45,25 +42,6 @@ def _replaceable(output: Path, split: str, layout: str) -> Path | None:
     if layout == "ref_youtube_vos" and (taken / "card.json").is_file():
         return taken
     raise UserError(f"{taken} is already there; remove it or give another output folder")
-
-
-def _run(jobs: list[tuple], workers: int) -> Iterator[dict]:
-    if workers == 1:
-        yield from map(_make, jobs)
-        return
-    # Spawned, since the caller may hold threads (JAX) that do not survive a fork.
-    # The workers share the cores between them, so OpenCV in each keeps to one.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        futures = [pool.submit(_make, job) for job in jobs]
-        try:
-            for future in futures:
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise UserError("a worker was ended from outside, as when memory runs out; try fewer --workers") from error
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def write_split(
@@ -110,7 +88,7 @@ def write_split(
     with staged(output) as staging:
         shared = {"seed": seed, "split": split, "size": size, "frames": frames, "disable": disable}
         jobs = [({"index": i} | shared, layout, str(staging)) for i in range(sequences)]
-        done = list(tqdm(_run(jobs, workers), total=sequences, unit="sequence", disable=not progress))
+        done = list(tqdm(in_order(_make, jobs, workers), total=sequences, unit="sequence", disable=not progress))
         options = {k: v for k, v in (("size", size), ("frames", frames), ("disable", disable)) if v}
         card = json.loads(json.dumps(make_card(done, split, seed, options)))  # as a reader of the file gets it
         if old is not None:
