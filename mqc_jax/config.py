@@ -174,6 +174,8 @@ class DataConfig:
     clip_length: int = 8  # frames
     max_stride: int = 3  # frames between two frames of a clip, drawn from 1..max_stride
     start: str = "first"  # "first": frame 0 of the sequence, which the sentence describes | "anywhere"
+    min_crop: float = 1.0  # training clips are cut to windows of this share of the frame's sides up to 1; 1: never cut
+    eval_image_size: int = 0  # side that held-out frames are resized to; 0: model.image_size
     num_threads: int = 2
 
 
@@ -372,6 +374,8 @@ def check(config: Config) -> None:
             f"config.data.clip_length={config.data.clip_length} and "
             f"max_stride={config.data.max_stride} must be at least 1"
         )
+    if config.data.eval_image_size:
+        check_model(dataclasses.replace(config.model, image_size=config.data.eval_image_size))
     _among(config.loss.focal_per, FOCAL_PER, "config.loss.focal_per")
     if not 0.0 <= config.loss.teacher_forcing <= 1.0:
         raise UserError(f"config.loss.teacher_forcing={config.loss.teacher_forcing} must lie in [0, 1]")

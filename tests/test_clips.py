@@ -213,6 +213,65 @@ def test_anywhere_leaves_free_sentences_alone():
     assert set(seen) == {"a boat that turns"}
 
 
+def crowd() -> np.ndarray:
+    """Labels [60, 90]: a yacht in the middle, one at the right, a ferry below."""
+    labels = np.zeros((60, 90), np.uint8)
+    labels[28:32, 40:46] = 1
+    labels[12:16, 70:76] = 2
+    labels[44:56, 40:60] = 3
+    return labels
+
+
+class Gradient(Drawn):
+    """Frames that say where each pixel was: red is the row, green the column."""
+
+    def frame(self, sequence, t, reduce=1):
+        rows, cols = np.indices(self._labels[t].shape)
+        return np.stack([rows, cols, np.zeros_like(rows)], -1).astype(np.uint8)
+
+
+def test_a_cut_clip_shows_one_window_and_says_what_is_true_of_it():
+    labels = crowd()
+    categories = {1: "yacht", 2: "yacht", 3: "ferry"}
+    seen = []
+    source = Gradient(np.stack([labels] * 3), "the yacht at the center", categories)
+    dataset = ClipDataset(source, 96, 3, tokenize=lambda t: seen.append(t) or tokenize(t), min_crop=0.3, seed=1)
+    windows = set()
+    for i in range(60):
+        clip = dataset[i]
+        (top, left), (bottom, right) = ((clip["frames"][0, y, x, :2]).astype(int) for y, x in ((0, 0), (-1, -1)))
+        rows, cols = bottom - top + 1, right - left + 1
+        windows.add((top, left, rows, cols))
+        assert 0.3 * 60 - 2 <= rows <= 60
+        assert 0.3 * 90 - 2 <= cols <= 90
+        part = labels[top : bottom + 1, left : right + 1]
+        np.testing.assert_array_equal(clip["masks"][0], resize_mask(part == 1, 96))
+        assert 2 * np.count_nonzero(part == 1) > np.count_nonzero(labels == 1)
+        names = {d.object_id: d.text for d in expressions.describe(part, categories)}
+        assert seen[-1] == names[1]
+        for k in (1, 2):  # one window for the whole clip
+            np.testing.assert_array_equal(clip["frames"][k], clip["frames"][0])
+            np.testing.assert_array_equal(clip["masks"][k], clip["masks"][0])
+    assert len(windows) > 40
+    assert len({text.rpartition(" at the ")[2] for text in seen}) > 5
+
+
+def test_a_free_sentence_keeps_its_whole_frame():
+    source = Gradient(np.stack([crowd()] * 2), "the boat that overtakes the other", {1: "yacht", 2: "yacht"})
+    for i in range(10):
+        frame = ClipDataset(source, 32, 2, min_crop=0.3, seed=1)[i]["frames"][0].astype(int)
+        np.testing.assert_array_equal(frame, resize(source.frame(0, 0), 32))
+
+
+def test_a_cut_clip_of_a_reduced_frame_is_that_of_the_whole_one(tmp_path):
+    root = _layouts.write_ref_youtube_vos(tmp_path, sequences=1, n_frames=2, size=(300, 420))
+    source = open_source("ref_youtube_vos", root, "train")
+    window = clips._Window(31, 40, 200, 280)
+    whole = resize(window.cut(source.frame(0, 0), (300, 420)), 64).astype(int)
+    reduced = resize(window.cut(source.frame(0, 0, 2), (300, 420)), 64).astype(int)
+    assert np.abs(whole - reduced).mean() < 2
+
+
 def test_a_short_sequence_is_played_forth_and_back():
     labels = np.ones((3, 8, 8), np.uint8)
     clip = ClipDataset(Drawn(labels), 8, 7, max_stride=4)[0]
@@ -265,6 +324,8 @@ def test_reduced_decoding_hardly_changes_the_frame(tmp_path):
         ({"clip_length": 0}, "clip_length=0"),
         ({"max_stride": 0}, "max_stride=0"),
         ({"start": "middle"}, "start='middle'"),
+        ({"min_crop": 0.0}, r"min_crop=0\.0"),
+        ({"min_crop": 1.5}, r"min_crop=1\.5"),
     ],
 )
 def test_bad_values_are_sentences(source, changes, message):

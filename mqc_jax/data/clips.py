@@ -30,6 +30,22 @@ class Batch(NamedTuple):
     ids: list[str]
 
 
+class _Window(NamedTuple):
+    """A part of a frame, in pixels of the full-sized frame."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def cut(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """The part of `image`, which shows a frame of `size` (H, W) and may have been decoded smaller."""
+        rows, cols = image.shape[0] / size[0], image.shape[1] / size[1]
+        top, bottom = round(self.top * rows), round((self.top + self.height) * rows)
+        left, right = round(self.left * cols), round((self.left + self.width) * cols)
+        return image[top:bottom, left:right]
+
+
 @dataclasses.dataclass
 class ClipDataset:
     """Random access to clips of `clip_length` frames around one referred target.
@@ -49,6 +65,10 @@ class ClipDataset:
       start: "first": clips begin where the sentence was written, in the sequence's first frame (the first that shows
         the target). "anywhere": in any frame that shows the target. A sentence made from class and position is then
         made again from that frame, because "at the top-left" may have ceased to be true; any other stays.
+      min_crop: the smallest window that a clip may be cut to before the resize, as a share of the frame's sides; its
+        side is drawn between this and 1 (1: never cut), even in the logarithm, and it holds most of the target in the
+        first frame. Small targets become larger and steps cheaper at the same scale. The sentence is made again from
+        what the window shows; a clip whose sentence is not made from class and position is never cut.
 
     Raises:
       UserError: no expression has a known object, or a field is out of range.
@@ -61,6 +81,7 @@ class ClipDataset:
     tokenize: Callable[[str], Mapping[str, Any]] | None = None
     seed: int = 0
     start: str = "first"
+    min_crop: float = 1.0
 
     def __post_init__(self) -> None:
         for field in ("image_size", "clip_length", "max_stride"):
@@ -68,6 +89,8 @@ class ClipDataset:
                 raise UserError(f"{field}={getattr(self, field)} must be at least 1")
         if self.start not in ("first", "anywhere"):
             raise UserError(f'start={self.start!r} must be "first" or "anywhere"')
+        if not 0 < self.min_crop <= 1:
+            raise UserError(f"min_crop={self.min_crop} must be a share of the frame's sides, above 0 and at most 1")
         self._targets = [
             (index, expression)
             for index, sequence in enumerate(self.source.sequences)
@@ -109,8 +132,9 @@ class ClipDataset:
         longest = (n_frames - 1 - first) // max(self.clip_length - 1, 1)
         stride = int(rng.integers(1, max(min(self.max_stride, longest), 1) + 1))
         times = _forth_and_back(first, stride, self.clip_length, n_frames)
+        window, text = self._choose_window(rng, labels, expression, sequence.categories, text)
 
-        reduce = _reduction(sequence.size, self.image_size)
+        reduce = _reduction((window.height, window.width), self.image_size)
         side = self.image_size
         clip: dict[str, Any] = {
             "frames": np.empty((self.clip_length, side, side, 3), np.uint8),
@@ -125,10 +149,10 @@ class ClipDataset:
                     clip[name][k] = clip[name][done[t]]
                 continue
             done[t] = k
-            clip["frames"][k] = resize(self.source.frame(which, t, reduce), side)
+            clip["frames"][k] = resize(window.cut(self.source.frame(which, t, reduce), sequence.size), side)
             found = labels if k == 0 else self.source.labels(which, t)
             if found is not None:
-                mask = expression.mask(found)
+                mask = expression.mask(window.cut(found, sequence.size))
                 clip["labelled"][k] = True
                 clip["present"][k] = mask.any()
                 clip["masks"][k] = resize_mask(mask, side)
@@ -138,6 +162,34 @@ class ClipDataset:
                 clip[name] = np.asarray(tokens[name], np.int32).reshape(-1)
         clip["id"] = f"{sequence.name}/{expression.id}/{first}/{stride}"
         return clip
+
+    def _choose_window(
+        self,
+        rng: np.random.Generator,
+        labels: np.ndarray,
+        expression: Expression,
+        categories: Mapping[int, str],
+        text: str,
+    ) -> tuple["_Window", str]:
+        """Where the clip is cut to, and the sentence that is true of the first frame's part."""
+        height, width = labels.shape
+        if self.min_crop < 1 and _is_positional(expression, categories):
+            mask = expression.mask(labels)
+            points = np.argwhere(mask)
+            for _ in range(_TRIES):
+                share = self.min_crop ** rng.uniform()
+                rows, cols = max(1, round(share * height)), max(1, round(share * width))
+                # Any window that holds one of the target's pixels is as likely: all cells of the grid are named.
+                y, x = points[rng.integers(len(points))]
+                top = int(rng.integers(max(0, y - rows + 1), min(y, height - rows) + 1))
+                left = int(rng.integers(max(0, x - cols + 1), min(x, width - cols) + 1))
+                window = _Window(top, left, rows, cols)
+                part = window.cut(labels, labels.shape)
+                if 2 * np.count_nonzero(expression.mask(part)) > np.count_nonzero(mask):
+                    found = _text_at(part, expression, categories)
+                    if found is not None:
+                        return window, found
+        return _Window(0, 0, height, width), text
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         return np.random.default_rng((self.seed, 0, epoch)).permutation(len(self._targets))

@@ -1,5 +1,6 @@
 """The training loop: data in, steps, logs, checkpoints. What a step computes is in `step`."""
 
+import dataclasses
 import functools
 import itertools
 import signal
@@ -31,13 +32,18 @@ def make_dataset(config: Config, tokenizer: Tokenizer, split: str, training: boo
     source = open_source(config.data.dataset, config.data.data_dir, split)
     return clips.ClipDataset(
         source,
-        image_size=config.model.image_size,
+        image_size=config.model.image_size if training else _held_out_size(config),
         clip_length=config.data.clip_length,
         max_stride=config.data.max_stride,
         tokenize=functools.partial(_tokenize, tokenizer, config.model.bert.max_tokens),
         seed=config.seed if training else 0,
         start=config.data.start if training else "first",
+        min_crop=config.data.min_crop if training else 1.0,
     )
+
+
+def _held_out_size(config: Config) -> int:
+    return config.data.eval_image_size or config.model.image_size
 
 
 def _tokenize(tokenizer: Tokenizer, length: int, text: str) -> dict[str, np.ndarray]:
@@ -103,7 +109,9 @@ def _run(
     whole = sharding.replicated(mesh)
     shardings = sharding.of_state(mesh, state, config.sharding.smallest)
     update = jax.jit(functools.partial(train_step, net, tx, config), donate_argnums=0, out_shardings=(shardings, whole))
-    overlaps = jax.jit(functools.partial(_overlaps, net), out_shardings=whole)
+    # Parameters do not depend on the frames' size: crops may be learned from and whole frames judged.
+    judged = MQCSAM(dataclasses.replace(config.model, image_size=_held_out_size(config)), net.dtype)
+    overlaps = jax.jit(functools.partial(_overlaps, judged), out_shardings=whole)
     first_clip = jax.jit(functools.partial(_first_clip, net), out_shardings=whole)
     start = int(state.step)
     folder.open_log(start)
