@@ -9,6 +9,7 @@ A training run keeps such folders under `WORKDIR/checkpoints/<step>/`, with the 
 """
 
 import dataclasses
+import functools
 import json
 import logging
 import shutil
@@ -22,7 +23,7 @@ import orbax.checkpoint as ocp
 from mqc_jax import __version__, files
 from mqc_jax.config import ModelConfig, check_dtype, parse, to_dict
 from mqc_jax.errors import UserError
-from mqc_jax.models import functional
+from mqc_jax.models import dami, functional
 from mqc_jax.models.mqc_sam import MQCSAM
 from mqc_jax.text import Tokenizer
 
@@ -52,9 +53,30 @@ class Model:
     path: str
 
     def replace(self, **switches: Any) -> "Model":
-        """The same parameters under other switches, e.g. `calibration="none"`."""
+        """The same parameters under other switches, e.g. `calibration="none"`.
+
+        With `memory="dami"` a checkpoint that was trained with SAM2's memory gets DAMI's gates without any training:
+        its one cross-attention reads the three memories together (`dami.fusion` becomes "joint"), and a frame's
+        robustness is the decoder's own confidence.
+
+        Raises:
+          UserError: a switch is unknown or impossible, or the parameters cannot serve it.
+        """
         config = parse({**to_dict(self.config), **switches}, ModelConfig, "model")
-        return dataclasses.replace(self, config=config, net=MQCSAM(config, self.net.dtype))
+        params = self.params
+        if (self.config.memory, config.memory) == ("dami", "sam2"):
+            raise UserError(
+                f"the checkpoint {self.path} was trained with memory='dami' and has no memory='sam2' to go back to; "
+                "use the checkpoint that it was trained from"
+            )
+        if self.config.memory != config.memory:
+            config = dataclasses.replace(config, dami=dataclasses.replace(config.dami, fusion="joint"))
+        net = MQCSAM(config, self.net.dtype)
+        if self.config.memory != config.memory:
+            wanted = functional.shapes(net)
+            scorer = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), wanted["robustness_scorer"])
+            params = {**_decoupled(wanted, params), "robustness_scorer": scorer}
+        return dataclasses.replace(self, config=config, net=net, params=params)
 
     def require_text(self) -> None:
         """Raises `UserError` unless this model can read a sentence."""
@@ -215,11 +237,22 @@ def save(
         shutil.rmtree(Path(output) / PARAMS, ignore_errors=True)
 
 
+def _decoupled(params: Any, found: Any) -> Any:
+    """`found` with the memory attention in the form that `params` has: SAM2's becomes DAMI's."""
+    here, there = (tree.get("memory_attention", {}).get("layers.0", {}) for tree in (params, found))
+    if "p_rel" not in here or "cross_attn_image" not in there:
+        return found
+    fusion = "joint" if "joint_attn" in here else "sum"
+    attention = dami.from_sam2(found["memory_attention"], here["p_rel"].shape[0], fusion)
+    return {**found, "memory_attention": attention}
+
+
 def init_from(path: str | Path, params: Any, tokenizer: Tokenizer | None = None) -> tuple[Any, str]:
     """Starts a run from another checkpoint's parameters.
 
     Every parameter of the checkpoint must exist here with the same shape; parameters that it lacks (a bridge, say,
-    where only SAM2 was converted) keep their fresh values.
+    where only SAM2 was converted) keep their fresh values. Where this model has DAMI's memory and the checkpoint
+    SAM2's, each of its attentions starts as SAM2's cross-attention.
 
     Args:
       path: the other checkpoint, or a training run's folder.
@@ -240,7 +273,8 @@ def init_from(path: str | Path, params: Any, tokenizer: Tokenizer | None = None)
     with ocp.StandardCheckpointer() as checkpointer:
         found = checkpointer.metadata(folder.absolute()).item_metadata
         found = getattr(found, "tree", found)
-    here, there = _flat(params), _flat(found)
+    start = functools.partial(_decoupled, params)
+    here, there = _flat(params), _flat(start(found))
     wrong = sorted(k for k in here.keys() & there.keys() if here[k] != there[k])
     extra = sorted(there.keys() - here.keys())
     if wrong or extra:
@@ -249,7 +283,7 @@ def init_from(path: str | Path, params: Any, tokenizer: Tokenizer | None = None)
         )
         parts += [f"not part of the model: {_listing(extra)}"] if extra else []
         raise UserError(f"config.init_from={str(path)!r} does not fit this model: {'; '.join(parts)}")
-    loaded = dict(jax.tree_util.tree_leaves_with_path(read_params(folder, found)))
+    loaded = dict(jax.tree_util.tree_leaves_with_path(start(read_params(folder, found))))
     flat, tree = jax.tree_util.tree_flatten_with_path(params)
     merged = [np.asarray(loaded[p], np.float32) if p in loaded else x for p, x in flat]
     fresh = sorted(here.keys() - there.keys())

@@ -18,6 +18,9 @@ MEMORIES = ("sam2", "dami")
 EVIDENCE = ("none", "background", "residual")
 EXPANSION = ("single", "geodesic")
 FOCAL_PER = ("pixel", "target")
+FUSIONS = ("sum", "joint")
+CONFIDENCES = ("none", "certainty", "probability")
+AMBIGUITIES = ("paper", "elsewhere", "dam4sam")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +134,25 @@ class CalibrationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class DamiConfig:
+    """DAMI's memory (eqs. 16-24), read where `model.memory` is "dami". The paper gives L, eta and no threshold."""
+
+    fusion: str = "sum"  # "sum": eq. 16 | "joint": one softmax over all entries, as SAM2
+    short: int = 4  # L - 1, slots of the short-term memory
+    prototypes: int = 2  # slots of the discriminative memory; 1 + short + prototypes <= model.num_maskmem
+    eta: float = 0.5  # eq. 19's decay per frame
+    gain_percentile: float = 50.0  # tau_gain among past novelties; 0: every frame is registered
+    confidence: str = "certainty"  # eq. 21's C_t: "certainty" |2p - 1| | "probability" p | "none": no weighting
+    ambiguity: str = "paper"  # eq. 22: "paper" | "elsewhere" | "dam4sam"; see models.registration.ambiguity
+    ambiguity_percentile: float = 10.0  # tau_amb(t) among past divergences
+    elsewhere_radius: int = 2  # pixels of the stride-4 grid around the main mask that are not elsewhere
+    reliability: float = 0.5  # tau_reg; scores lie in (0, 1), so 1 keeps the prototypes empty
+    min_presence: float = 0.5  # presence above which a frame may be remembered; 0: absent targets too
+    history: int = 64  # past frames that a percentile is taken over
+    scorer_hidden: int = 32
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """SAM2 + BERT + bridge. The defaults are SAM 2.1 Hiera-L at the paper's 480x480."""
 
@@ -142,6 +164,7 @@ class ModelConfig:
     bert: BertConfig = BertConfig()
     bridge: BridgeConfig = BridgeConfig()
     tmcc: CalibrationConfig = CalibrationConfig()  # read where calibration is "tmcc"
+    dami: DamiConfig = DamiConfig()
     d_model: int = 256
     mem_dim: int = 64
     fpn_top_down_levels: tuple[int, ...] = (2, 3)
@@ -204,6 +227,7 @@ class LossConfig:
     iou: float = 1.0
     objectness: float = 1.0
     coarse: float = 1.0  # weight of (focal + dice) on the coarse mask
+    scorer: float = 1.0  # weight of the robustness scorer's regression (memory="dami")
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     focal_per: str = "pixel"  # focal is a mean over the frame's pixels, as SAM2's; "target": sum / target's pixels
@@ -332,8 +356,6 @@ def check_model(model: ModelConfig) -> None:
         raise UserError(f"model.image_size={size} must be a multiple of 32, at least 64; nearest: {low} or {low + 32}")
     _among(model.calibration, CALIBRATIONS, "model.calibration")
     _among(model.memory, MEMORIES, "model.memory")
-    if model.memory != "sam2":
-        raise UserError(f"model.memory={model.memory!r} is not available yet; use 'sam2'")
     if model.d_model % 8 or model.d_model % model.mem_dim:
         raise UserError(
             f"model.d_model={model.d_model} must be a multiple of 8 and of model.mem_dim={model.mem_dim}; "
@@ -353,6 +375,31 @@ def check_model(model: ModelConfig) -> None:
         raise UserError(
             f"model.num_maskmem={model.num_maskmem} and max_obj_ptrs={model.max_obj_ptrs} must be at least 2"
         )
+    _check_dami(model)
+
+
+def _check_dami(model: ModelConfig) -> None:
+    dami = model.dami
+    _among(dami.fusion, FUSIONS, "model.dami.fusion")
+    _among(dami.confidence, CONFIDENCES, "model.dami.confidence")
+    _among(dami.ambiguity, AMBIGUITIES, "model.dami.ambiguity")
+    for name in ("short", "prototypes", "history", "scorer_hidden"):
+        if getattr(dami, name) < 1:
+            raise UserError(f"model.dami.{name}={getattr(dami, name)} must be at least 1")
+    slots = 1 + dami.short + dami.prototypes
+    if slots > model.num_maskmem:
+        raise UserError(
+            f"model.dami.short={dami.short} and prototypes={dami.prototypes} need {slots} slots with the anchor, "
+            f"model.num_maskmem={model.num_maskmem} allows fewer; lower one of them"
+        )
+    for name in ("gain_percentile", "ambiguity_percentile"):
+        if not 0.0 <= getattr(dami, name) <= 100.0:
+            raise UserError(f"model.dami.{name}={getattr(dami, name)} must lie in [0, 100]")
+    for name in ("reliability", "min_presence"):
+        if not 0.0 <= getattr(dami, name) <= 1.0:
+            raise UserError(f"model.dami.{name}={getattr(dami, name)} must lie in [0, 1]")
+    if dami.eta < 0 or dami.elsewhere_radius < 0:
+        raise UserError(f"model.dami.eta={dami.eta} and elsewhere_radius={dami.elsewhere_radius} must not be negative")
 
 
 def check(config: Config) -> None:

@@ -6,10 +6,13 @@
 
 All write `metrics.json` and `per_frame.csv` under `--output`; the first also writes
 `masks/<sequence>/<expression>/<frame:05d>.png` (0 or 255, every frame), which the others can score again. Where a
-dataset gives the truth, metrics.json further has `per_class` and `per_tag`; the first form adds `speed`. Plain DAVIS
+dataset gives the truth, metrics.json further has `per_class`, `per_tag` and `reacquired` (the share of targets that are
+found again within 5 frames of coming back); the first form adds `speed`, and with DAMI's memory `memory.csv`, a row for
+each frame and target with every gate's numbers. Plain DAVIS
 (`--dataset davis`) has no sentences: the model gets the first frame's masks instead.
 """
 
+import contextlib
 import json
 import shutil
 import sys
@@ -27,7 +30,8 @@ from mqc_jax.config import CALIBRATIONS, MEMORIES
 from mqc_jax.data.source import Expression, Sequence, VideoSource, open_source
 from mqc_jax.errors import UserError, run
 from mqc_jax.files import staged
-from mqc_jax.metrics import FrameScore, Scores, in_threads, read_prediction, score_frame
+from mqc_jax.memory_log import DecisionTable
+from mqc_jax.metrics import FrameScore, Reacquisition, Scores, in_threads, read_prediction, score_frame
 from mqc_jax.predict import MAX_HELD, WARM_UP, write_mask
 
 TARGETS_AT_ONCE = 4
@@ -39,9 +43,14 @@ class _Grouped:
 
     def __init__(self) -> None:
         self.all = Scores()
+        self.reacquired = Reacquisition()
         self.groups: dict[str, dict[str, Scores]] = {"per_class": {}, "per_tag": {}}
 
-    def add(self, sequence: Sequence, expression: Any, frame: str, score: FrameScore) -> None:
+    def add(self, sequence: Sequence, expression: Any, frame: str, score: FrameScore | None) -> None:
+        """An annotated frame's score, in the order of the frames; None where the target is not there."""
+        self.reacquired.add((sequence.name, expression.id), score and score.j)
+        if score is None:
+            return
         self.all.add_score(sequence.name, expression.id, frame, score)
         classes = {sequence.categories[i] for i in expression.object_ids if i in sequence.categories}
         for kind, names in (("per_class", classes), ("per_tag", set(sequence.tags))):
@@ -50,7 +59,7 @@ class _Grouped:
                 scores.add_score(sequence.name, expression.id, frame, score)
 
     def summary(self) -> dict[str, Any]:
-        summary = self.all.summary()
+        summary = {**self.all.summary(), "reacquired": self.reacquired.summary()}
         for kind, members in self.groups.items():
             if members:
                 summary[kind] = {name: _without_sequences(scores) for name, scores in sorted(members.items())}
@@ -100,6 +109,7 @@ def evaluate_model(
     total = sum(len(s.frame_names) * -(-len(s.expressions) // per_group) for s in sequences)
     with (
         staged(output) as staging,
+        contextlib.closing(DecisionTable(staging / "memory.csv", ("sequence", "expression"))) as decisions,
         tqdm(total=total, unit="frame", disable=not progress, mininterval=_interval(), desc="evaluating") as bar,
     ):
         for position, sequence in enumerate(sequences):
@@ -111,15 +121,17 @@ def evaluate_model(
                     folder.mkdir(parents=True)
                 tracker = make_tracker(_prompts(source, position, [*group, *group[-1:] * (per_group - len(group))]))
                 timer = _Timer()
-                for t, found in _follow(source, position, sequence, tracker, timer):
+                for t, out in _follow(source, position, sequence, tracker, timer):
                     truth = source.labels(position, t)
-                    for expression, folder, mask in zip(group, folders, found, strict=False):
+                    for row, (expression, folder) in enumerate(zip(group, folders, strict=True)):
+                        mask = np.asarray(out.masks[row], bool)
                         write_mask(folder / f"{names[t]}.png", mask)
+                        decisions.add(names[t], row, out.memory, (sequence.name, expression.id))
                         if truth is None or not expression.object_ids:
                             continue
                         target = _target(source, position, t, expression, truth)
-                        if target.any():
-                            scores.add(sequence, expression, names[t], score_frame(mask, target))
+                        score = score_frame(mask, target) if target.any() else None
+                        scores.add(sequence, expression, names[t], score)
                     bar.update()
                 seconds += timer.seconds
                 images += len(names)
@@ -176,15 +188,15 @@ def score_predictions(
     ]
     names = [mask_names(sequence) for sequence in source.sequences]
 
-    def score(job: tuple[int, int]) -> list[tuple[Expression, FrameScore]]:
+    def score(job: tuple[int, int]) -> list[tuple[Expression, FrameScore | None]]:
         position, t = job
         sequence, truth = source.sequences[position], source.labels(*job)
         found = []
         for expression in sequence.expressions if truth is not None else ():
             target = _target(source, position, t, expression, truth)
-            if target.any():
-                path = root / sequence.name / expression.id / f"{names[position][t]}.png"
-                found.append((expression, score_frame(read_prediction(path, target.shape), target)))
+            path = root / sequence.name / expression.id / f"{names[position][t]}.png"
+            present = target.any()
+            found.append((expression, score_frame(read_prediction(path, target.shape), target) if present else None))
         return found
 
     scores = _Grouped()
@@ -256,8 +268,8 @@ class _Timer:
 
 def _follow(
     source: VideoSource, position: int, sequence: Sequence, tracker: Any, timer: _Timer
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (t, masks) of each frame in order and checks that none is left out."""
+) -> Iterator[tuple[int, Any]]:
+    """Yields (t, what the tracker says of it) of each frame in order and checks that none is left out."""
     due = 0
     for t in range(len(sequence.frame_names) + 1):
         last = t == len(sequence.frame_names)
@@ -265,7 +277,7 @@ def _follow(
         for out in outputs:
             if out.frame_index != due:
                 raise RuntimeError(f"{sequence.name}: the tracker gave frame {out.frame_index} where {due} was due")
-            yield due, np.asarray(out.masks, bool)
+            yield due, out
             due += 1
         if t - due > MAX_HELD:
             raise RuntimeError(f"{sequence.name}: the tracker holds back more than {MAX_HELD} frames")
@@ -344,6 +356,8 @@ def _run_model(values: flags.FlagValues) -> dict[str, Any]:
 
     source = open_source(values.dataset, values.data_dir, values.split)
     model = mqc_jax.load(values.checkpoint)
+    if any(expression.text for sequence in source.sequences for expression in sequence.expressions):
+        model.require_text()
     switches = {name: getattr(values, name) for name in ("calibration", "memory") if getattr(values, name)}
     if switches:
         model = model.replace(**switches)

@@ -23,6 +23,7 @@ from mqc_jax.errors import UserError
 
 BOUNDARY_TOLERANCE = 0.008  # of the frame's diagonal
 RECALL_THRESHOLD = 0.5  # tau_rec of eq. 28
+REACQUIRE_WITHIN = 5  # frames
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 PER_FRAME_COLUMNS = ("sequence", "expression", "frame", "J", "F")
@@ -193,6 +194,38 @@ class Scores:
         writer.writeheader()
         writer.writerows(self.rows())
         return text.getvalue()
+
+
+class Reacquisition:
+    """How soon targets are found again after they were hidden or away.
+
+    A gap is one or more annotated frames without the target between frames with it. It counts as recovered if J is at
+    least `RECALL_THRESHOLD` in one of the first `REACQUIRE_WITHIN` annotated frames after it.
+    """
+
+    def __init__(self) -> None:
+        self._gaps: dict[Any, list[list[float]]] = {}
+        self._present: dict[Any, bool] = {}
+
+    def add(self, target: Any, j: float | None) -> None:
+        """The next annotated frame of a target (any hashable name): its J, or None where the target is not there."""
+        before = self._present.get(target)
+        gaps = self._gaps.setdefault(target, [])
+        if j is None:
+            # Before its first appearance nothing was lost.
+            self._present[target] = False if before is not None else None
+            return
+        if before is False:
+            gaps.append([])
+        if gaps and len(gaps[-1]) < REACQUIRE_WITHIN:
+            gaps[-1].append(j)
+        self._present[target] = True
+
+    def summary(self) -> dict[str, Any]:
+        """`share` in [0, 1] (None without a gap), the number of `gaps`, and `within`, in frames."""
+        gaps = [after for found in self._gaps.values() for after in found]
+        recovered = sum(max(after) >= RECALL_THRESHOLD for after in gaps)
+        return {"share": recovered / len(gaps) if gaps else None, "gaps": len(gaps), "within": REACQUIRE_WITHIN}
 
 
 def confidence_interval(

@@ -10,9 +10,11 @@ as `frames/*.png`. Written under `--output`, all of it or nothing:
     tracks.csv                           frame, target, presence, area, centroid and box, in pixels
     report.html                          one page with everything worth looking at
     result.json                          the same for programs
+    memory.csv                           with DAMI's memory: every gate's numbers, by frame and target
 """
 
 import collections
+import contextlib
 import csv
 import json
 import shutil
@@ -28,9 +30,10 @@ from absl import flags
 from tqdm import tqdm
 
 from mqc_jax import history, viz
-from mqc_jax.config import CALIBRATIONS
+from mqc_jax.config import CALIBRATIONS, MEMORIES
 from mqc_jax.errors import UserError, run
 from mqc_jax.files import staged
+from mqc_jax.memory_log import DecisionTable, MemoryHistory, decides
 from mqc_jax.report import Facts, jpeg, write_report
 from mqc_jax.video import VideoReader, VideoWriter, open_video
 
@@ -108,6 +111,8 @@ class _Session:
         self.painter = viz.Painter(reader.size, texts)
         self.evidence: list[tuple[str, int | None, bytes]] = []
         self.static = np.zeros(len(texts), bool)
+        self.decisions = DecisionTable(folder / "memory.csv")
+        self.memory: list[MemoryHistory] = []
         self.held: collections.deque[np.ndarray] = collections.deque()
         self.most_held = 0
         self.written = 0
@@ -123,6 +128,7 @@ class _Session:
         total = self.reader.frame_count
         with (
             open(self.folder / "tracks.csv", "w", newline="") as table,
+            contextlib.closing(self.decisions),
             VideoWriter(self.folder / "overlay.mp4", min(max(self.reader.fps, 1.0), 60.0)) as self._overlay,
             tqdm(total=total, unit="frame", disable=not progress, mininterval=interval, desc="segmenting") as bar,
         ):
@@ -169,6 +175,11 @@ class _Session:
             area = int(np.count_nonzero(mask))
             self.targets[target].add(float(out.presence[target]), area, mask.size)
             self._rows.writerow([index, target, f"{float(out.presence[target]):.4f}", area, *_place(mask, area)])
+        if decides(out.memory):
+            self.memory = self.memory or [MemoryHistory() for _ in self.texts]
+            for target, record in enumerate(self.memory):
+                self.decisions.add(index, target, out.memory)
+                record.add(out.memory, target)
         picture = self.painter.paint(frame, masks, [float(p) for p in out.presence], index)
         self._overlay.write(picture)
         plain = picture[: self.painter.height]  # without the caption: the page has its own
@@ -221,6 +232,7 @@ class _Session:
             latency_frames=self.most_held - 1,
             evidence=self.evidence,
             pictures=self.gallery.spread(8),
+            memory=self.memory,
             overlay=self.folder / "overlay.mp4",
         )
 
@@ -265,6 +277,7 @@ def _define_flags() -> None:
     flags.DEFINE_string("video", None, "Video file, folder of frames, or a pattern such as frames/*.png.")
     flags.DEFINE_multi_string("text", None, "What to segment, as seen in the first frame; repeat for more targets.")
     flags.DEFINE_enum("calibration", None, CALIBRATIONS, "Overrides the checkpoint's model.calibration.")
+    flags.DEFINE_enum("memory", None, MEMORIES, "Overrides the checkpoint's model.memory.")
     flags.DEFINE_string("output", None, "Folder to write masks, overlay video, tables and report to.")
 
 
@@ -283,8 +296,9 @@ def main(argv: list[str]) -> None:
     import mqc_jax
 
     model = mqc_jax.load(values.checkpoint)
-    if values.calibration:
-        model = model.replace(calibration=values.calibration)
+    switches = {name: getattr(values, name) for name in ("calibration", "memory") if getattr(values, name)}
+    if switches:
+        model = model.replace(**switches)
     model.require_text()
     report = predict(
         values.video, texts, values.output, lambda sentences: mqc_jax.Tracker(model, sentences), model_facts(model)

@@ -13,6 +13,8 @@ import numpy as np
 
 from mqc_jax import __version__, viz
 from mqc_jax.history import Series, TargetHistory
+from mqc_jax.memory_log import MemoryHistory
+from mqc_jax.viz_memory import memory_strip
 
 EMBED_BYTES = 20_000_000
 """Overlay videos up to this size go into the page; a larger one is linked and has to stay beside it."""
@@ -46,6 +48,7 @@ class Facts:
       evidence: (kind, target or None, JPEG) of the first frame.
       pictures: (frame index, JPEG) along the video.
       overlay: the overlay video.
+      memory: each target's decisions; empty where the memory takes every frame.
     """
 
     video: dict[str, Any]
@@ -58,6 +61,7 @@ class Facts:
     evidence: list[tuple[str, int | None, bytes]]
     pictures: list[tuple[int, bytes]]
     overlay: Path
+    memory: list[MemoryHistory] = dataclasses.field(default_factory=list)
 
     def stage_seconds(self) -> dict[str, float]:
         """Seconds a frame by stage; tracking without the frames that were compiled for, where there are others."""
@@ -79,7 +83,10 @@ class Facts:
             "version": __version__,
             "video": self.video,
             "model": self.model,
-            "targets": [target.summary() for target in self.targets],
+            "targets": [
+                {**target.summary(), **({"memory": self.memory[i].summary()} if self.memory else {})}
+                for i, target in enumerate(self.targets)
+            ],
             "notes": self.notes,
             "speed": {
                 "frames_per_second": round(self.frames_per_second, 3),
@@ -122,6 +129,7 @@ def page(facts: Facts) -> str:
         _section("Video", _video(facts)),
         _section("Along time", _pictures(facts.pictures)),
         _section("Visibility and size", _plots(facts)),
+        _section("What was remembered, and why", _memory(facts)),
         _section("The first frame", _evidence(facts)),
         _section("Targets", _targets(facts.targets)),
         _section("Speed, video and model", _tables(facts)),
@@ -234,9 +242,33 @@ def _evidence(facts: Facts) -> str:
     return f"<div class='evidence'>{''.join(figures)}</div>" if figures else ""
 
 
-def _figure(data: bytes, caption: str) -> str:
+def _memory(facts: Facts) -> str:
+    pictures = [(frame, _decoded(data)) for frame, data in facts.pictures]
+    figures = []
+    for target, record in zip(facts.targets, facts.memory, strict=False):
+        short, prototypes = record.written()
+        caption = (
+            f"“{target.text}”: of {_count(record.frames, 'frame')}, {short} went into the short-term memory and "
+            f"{prototypes} became prototypes; the first frame stays for ever. Every number is in memory.csv."
+        )
+        figures.append(_figure(_png(memory_strip(pictures, record, target.text)), caption, "png"))
+    return f"<div class='stack'>{''.join(figures)}</div>" if figures else ""
+
+
+def _decoded(data: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def _png(picture: np.ndarray) -> bytes:
+    done, data = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
+    if not done:
+        raise RuntimeError("a picture could not be encoded")
+    return data.tobytes()
+
+
+def _figure(data: bytes, caption: str, kind: str = "jpeg") -> str:
     text = html.escape(caption, quote=True)
-    return f"<figure><img src='{_data(data)}' alt='{text}'><figcaption>{text}</figcaption></figure>"
+    return f"<figure><img src='{_data(data, kind)}' alt='{text}'><figcaption>{text}</figcaption></figure>"
 
 
 def _plots(facts: Facts) -> str:
@@ -286,8 +318,8 @@ def _table(title: str, rows: dict[str, Any]) -> str:
     return f"<div><h3>{title}</h3><table class='facts'>{cells}</table></div>" if rows else ""
 
 
-def _data(picture: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(picture).decode()
+def _data(picture: bytes, kind: str = "jpeg") -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode()
 
 
 def _count(number: int, noun: str) -> str:
@@ -344,7 +376,7 @@ video{display:block;width:100%;max-height:82vh;background:var(--panel);border-ra
 figure{margin:0;min-width:0}
 img{display:block;width:100%;height:auto;border-radius:6px}
 figcaption{font-size:.86rem;color:var(--quiet);margin-top:5px}
-.grid2,.grid3,.grid4,.evidence{display:grid;gap:16px}
+.grid2,.grid3,.grid4,.evidence,.stack{display:grid;gap:16px}
 .grid2{grid-template-columns:repeat(auto-fit,minmax(min(420px,100%),1fr))}
 .grid3{grid-template-columns:repeat(auto-fit,minmax(min(280px,100%),1fr))}
 .grid4{grid-template-columns:repeat(auto-fill,minmax(min(240px,46%),1fr))}

@@ -21,6 +21,7 @@ from mqc_jax.errors import UserError
 from mqc_jax.models import functional
 from mqc_jax.models.memory_bank import MemoryBank
 from mqc_jax.models.mqc_sam import MQCSAM, Output
+from mqc_jax.models.registration import Decision
 from mqc_jax.window import CalibrationWindow
 
 _MIN_SIDE = 16
@@ -36,7 +37,7 @@ class FrameResult:
       mask_logits: float32 [N, S/4, S/4], the decoder's grid; -1024 everywhere where the target is judged absent.
       presence: float32 [N] in [0, 1], the probability that the target is visible.
       memory: what the memory did: `registered` bool [N] (was this frame written), `ages` int32 [N, slots] (frames since
-        each slot was written, -1: empty).
+        each slot was written, -1: empty); with DAMI's memory also every field of `models.registration.Decision`.
         With calibration "tmcc" on frame 0 also `window` int32 [N], the displacements that were needed (eq. 7), and
         `is_static` bool [N]: motion could not verify the first mask.
       evidence: on frame 0 the maps in [0, 1] that led to the first mask: from a sentence `coarse` float32
@@ -66,6 +67,12 @@ def _start_from_mask(net: MQCSAM, params, image: jax.Array, masks: jax.Array):
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
 def _step(net: MQCSAM, params, bank: MemoryBank, image: jax.Array):
     return functional.step(net, params, bank, functional.encode_frame(net, params, image[None]))
+
+
+def _record(output: Output) -> dict[str, np.ndarray]:
+    if output.decision is None:
+        return {}
+    return {field.name: np.asarray(getattr(output.decision, field.name)) for field in dataclasses.fields(Decision)}
 
 
 class Tracker:
@@ -202,7 +209,7 @@ class Tracker:
             ),
             mask_logits=logits,
             presence=np.asarray(jax.nn.sigmoid(output.presence_logits)),
-            memory={"registered": (ages == 0).any(1), "ages": ages, **(facts or {})},
+            memory={"registered": (ages == 0).any(1), "ages": ages, **_record(output), **(facts or {})},
             evidence=evidence or {},
         )
 

@@ -124,7 +124,7 @@ class Painter:
             cv2.rectangle(picture, (left - 1, top - 1), (left + edge, top + edge), (0, 0, 0), thick + 2, cv2.LINE_AA)
             cv2.rectangle(picture, (left - 1, top - 1), (left + edge, top + edge), tint, thick, cv2.LINE_AA)
             label = f"x{edge / lens.side / self.scale:.1f}" if lens.seen else "last seen here"
-            _write(picture, label, left + gap // 2, top + edge - gap // 2, max(11, round(13 * self.unit)), halo=True)
+            write(picture, label, left + gap // 2, top + edge - gap // 2, max(11, round(13 * self.unit)), halo=True)
 
     def _magnified(self, lens: _Lens, frame: np.ndarray, mask: np.ndarray, edge: int, tint) -> np.ndarray:
         # A view inside the frame where one fits, else padded by repetition.
@@ -163,20 +163,20 @@ class Painter:
     def _caption(self, canvas: np.ndarray, shares: Sequence[float], presence: Sequence[float], index: int) -> None:
         px, pad = self._font_px, round(self._font_px * 0.6)
         place = f"frame {index}"
-        place_width = _text_width(place, px)
+        place_width = text_width(place, px)
         for row, text in enumerate(self.texts[:_LINES]):
             base = self.height + self._line // 4 + (row + 1) * self._line - round(0.45 * px)
             cv2.rectangle(canvas, (pad, base - round(0.72 * px)), (pad + round(0.72 * px), base), colour(row), -1)
             left = pad + round(1.3 * px)
             state = f"visible {presence[row]:.2f}" if shares[row] > 0 else f"not visible {presence[row]:.2f}"
-            state_left = self.width - pad - _text_width("not visible 0.00", px) - place_width - 2 * pad
-            _write(canvas, _shortened(text, px, state_left - left - pad), left, base, px)
-            _write(canvas, state, state_left, base, px, _INK if shares[row] > 0 else _QUIET)
+            state_left = self.width - pad - text_width("not visible 0.00", px) - place_width - 2 * pad
+            write(canvas, shortened(text, px, state_left - left - pad), left, base, px)
+            write(canvas, state, state_left, base, px, _INK if shares[row] > 0 else _QUIET)
             if row == 0:
-                _write(canvas, place, self.width - pad - place_width, base, px, _QUIET)
+                write(canvas, place, self.width - pad - place_width, base, px, _QUIET)
         if len(self.texts) > _LINES:
             base = self.height + self._line // 4 + (_LINES + 1) * self._line - round(0.45 * px)
-            _write(canvas, f"and {len(self.texts) - _LINES} more targets", pad, base, px, _QUIET)
+            write(canvas, f"and {len(self.texts) - _LINES} more targets", pad, base, px, _QUIET)
 
 
 def overlay(frame: np.ndarray, masks: np.ndarray, fill: float = _FILL, thickness: int = 1) -> np.ndarray:
@@ -214,7 +214,7 @@ def strip(columns: Sequence[Sequence[np.ndarray]], labels: Sequence[str], height
         scaled = [_scaled_to(picture, height) for picture in column]
         width = max(picture.shape[1] for picture in scaled)
         tile = np.full((head + len(scaled) * (height + gap), width + gap, 3), _BAR, np.uint8)
-        _write(tile, _shortened(label, px, width - gap), gap, head - round(0.55 * px), px)
+        write(tile, shortened(label, px, width - gap), gap, head - round(0.55 * px), px)
         for row, picture in enumerate(scaled):
             top = head + row * (height + gap)
             tile[top : top + height, : picture.shape[1]] = picture
@@ -285,21 +285,24 @@ def _font() -> cv2.FontFace:
     return _FONTS["sans"]
 
 
-def _text_width(text: str, px: int) -> int:
+def text_width(text: str, px: int) -> int:
+    """Columns that `write` would take."""
     return cv2.getTextSize((0, 0), text, (0, 0), _font(), px, 400)[2]
 
 
-def _shortened(text: str, px: int, width: int) -> str:
-    if _text_width(text, px) <= width:
+def shortened(text: str, px: int, width: int) -> str:
+    """`text`, or as much of it as fits in `width` columns, with an ellipsis."""
+    if text_width(text, px) <= width:
         return text
     fits, fails = 0, len(text)
     while fails - fits > 1:
         middle = (fits + fails) // 2
-        fits, fails = (middle, fails) if _text_width(text[:middle] + "…", px) <= width else (fits, middle)
+        fits, fails = (middle, fails) if text_width(text[:middle] + "…", px) <= width else (fits, middle)
     return text[:fits].rstrip() + "…" if fits else ""
 
 
-def _write(picture: np.ndarray, text: str, x: int, y: int, px: int, ink=_INK, halo: bool = False) -> None:
+def write(picture: np.ndarray, text: str, x: int, y: int, px: int, ink=_INK, halo: bool = False) -> None:
+    """Writes into `picture`, the base line's left end at (x, y), letters `px` high."""
     if halo:
         for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1)):
             cv2.putText(picture, text, (x + dx, y + dy), (0, 0, 0), _font(), px, 500)

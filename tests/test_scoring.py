@@ -106,7 +106,7 @@ class Still:
 
     def push(self, frame):
         self.index += 1
-        return [SimpleNamespace(frame_index=self.index, masks=self.masks)]
+        return [SimpleNamespace(frame_index=self.index, masks=self.masks, memory={})]
 
     def finish(self):
         return []

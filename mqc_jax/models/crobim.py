@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.typing import DTypeLike
 
+from mqc_jax.config import ModelConfig
 from mqc_jax.models import position, torch_ops
 
 
@@ -212,3 +213,33 @@ class InteractionDecoder(nn.Module):
         )(average_pool(fused, height // embedding.shape[1]))
         prompts = torch_ops.Dense(self.d_model, dtype=self.dtype, name="prompt_proj")(language)
         return Grounding(prompts, mask, coarse, embedding + condition)
+
+
+class Bridge(nn.Module):
+    """CroBIM's three stages around the text encoder."""
+
+    config: ModelConfig
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self) -> None:
+        c, b, dtype = self.config, self.config.bridge, self.dtype
+        self.capm = ContextPrompts(b.num_prompts, c.bert.hidden_size, b.num_heads, c.d_model, dtype)
+        self.lgfa = LanguageGuidedAggregation(c.d_model, b.num_heads, b.stride, dtype)
+        self.mid = InteractionDecoder(c.d_model, b.num_layers, b.num_heads, b.ffn_dim, dtype)
+        self.word_proj = nn.Dense(c.d_model, dtype=dtype)
+        self.language_proj = nn.Dense(c.d_model, dtype=dtype)
+
+    def context_prompts(self, pyramid: tuple[jax.Array, ...]) -> jax.Array:
+        return self.capm(pyramid)
+
+    def __call__(
+        self,
+        pyramid: tuple[jax.Array, ...],
+        words: jax.Array,
+        words_mask: jax.Array,
+        language: jax.Array,
+        language_mask: jax.Array,
+        embedding: jax.Array,
+    ) -> Grounding:
+        fused, residual = self.lgfa(pyramid, self.word_proj(words), words_mask)
+        return self.mid(fused, residual, self.language_proj(language), language_mask, embedding)

@@ -8,6 +8,7 @@ Parameter names are those of the official SAM2 checkpoints; the text encoder's a
 """
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -16,7 +17,7 @@ from flax import struct
 from jax.typing import DTypeLike
 
 from mqc_jax.config import ModelConfig
-from mqc_jax.models import crobim, memory_bank, position, torch_ops
+from mqc_jax.models import crobim, dami, dami_bank, memory_bank, position, torch_ops
 from mqc_jax.models.attention import MLP
 from mqc_jax.models.bert import Bert
 from mqc_jax.models.fpn import ImageEncoder
@@ -25,6 +26,7 @@ from mqc_jax.models.memory_attention import MemoryAttention
 from mqc_jax.models.memory_bank import MemoryBank, Slots
 from mqc_jax.models.memory_encoder import MemoryEncoder
 from mqc_jax.models.prompt_encoder import PromptEncoder
+from mqc_jax.models.registration import Decision, RobustnessScorer
 
 NO_OBJECT_LOGIT = -1024.0
 """Mask logit of a frame in which the target is judged absent (upstream's NO_OBJ_SCORE)."""
@@ -68,6 +70,7 @@ class Output:
       presence_logits: float32 [N], positive: visible.
       coarse_logits: float32 [N, S/4, S/4], the bridge's mask on frame 0; zeros elsewhere.
       pointer: [N, D], the object pointer.
+      decision: what each gate of DAMI's memory decided, and why; None with SAM2's memory.
     """
 
     mask_logits: jax.Array
@@ -76,6 +79,7 @@ class Output:
     presence_logits: jax.Array
     coarse_logits: jax.Array
     pointer: jax.Array
+    decision: Decision | None = None
 
 
 def logits_from_mask(masks: jax.Array) -> jax.Array:
@@ -99,13 +103,19 @@ class MQCSAM(nn.Module):
             remat=c.remat,
             dtype=dtype,
         )
-        self.memory_attention = MemoryAttention(
-            d_model=c.d_model,
-            num_layers=c.memory_attention_layers,
-            dim_feedforward=c.memory_attention_ffn,
-            kv_in_dim=c.mem_dim,
-            dtype=dtype,
-        )
+        attention = {
+            "d_model": c.d_model,
+            "num_layers": c.memory_attention_layers,
+            "dim_feedforward": c.memory_attention_ffn,
+            "kv_in_dim": c.mem_dim,
+            "dtype": dtype,
+        }
+        if c.memory == "dami":
+            layer = functools.partial(dami.DecoupledLayer, short_slots=c.dami.short, fusion=c.dami.fusion)
+            self.memory_attention = dami.DecoupledMemoryAttention(**attention, layer=layer)
+            self.robustness_scorer = RobustnessScorer(c.dami.scorer_hidden, dtype)
+        else:
+            self.memory_attention = MemoryAttention(**attention)
         self.memory_encoder = MemoryEncoder(
             in_dim=c.d_model, out_dim=c.mem_dim, fuser_layers=c.fuser_layers, dtype=dtype
         )
@@ -149,7 +159,7 @@ class MQCSAM(nn.Module):
             layer_norm_eps=b.layer_norm_eps,
             dtype=dtype,
         )
-        self.bridge = Bridge(c, dtype)
+        self.bridge = crobim.Bridge(c, dtype)
 
     # ---- once a frame -------------------------------------------------------------------------------------------
 
@@ -225,12 +235,16 @@ class MQCSAM(nn.Module):
             presence_logits=jnp.where(appears, 10.0, -10.0),
             coarse_logits=jnp.zeros_like(logits),
             pointer=self._gate_pointer(pointer, appears),
+            decision=self._no_decision(n),
         )
 
     def write_anchor(self, features: Features, output: Output, mask_logits: jax.Array | None = None) -> MemoryBank:
         """A fresh memory that holds frame 0 alone. `mask_logits` [N, S, S] replaces the output's own mask."""
         c, n = self.config, output.pointer.shape[0]
         grid = c.image_size // 16
+        if c.memory == "dami":
+            own = output.mask_logits if mask_logits is None else mask_logits
+            return dami_bank.begin(c.dami, self.encode_memory(features, output, mask_logits), output.pointer, own)
         bank = MemoryBank(
             feature=Slots.empty(n, c.num_maskmem, (grid, grid, c.mem_dim), self.dtype),
             pointer=Slots.empty(n, c.max_obj_ptrs, (c.d_model,), self.dtype),
@@ -244,45 +258,67 @@ class MQCSAM(nn.Module):
 
     def step(self, bank: MemoryBank, features: Features) -> tuple[MemoryBank, Output]:
         """One frame: read the memory, decode, write the memory."""
-        bank = MemoryBank(memory_bank.tick(bank.feature), memory_bank.tick(bank.pointer))
+        bank = bank.replace(feature=memory_bank.tick(bank.feature), pointer=memory_bank.tick(bank.pointer))
         n = bank.feature.valid.shape[0]
-        embedding = self.read_memory(bank, features)
+        embedding, mass = self.read_memory(bank, features)
         nowhere = self.sam_prompt_encoder.embed_points(jnp.zeros((n, 1, 2)), -jnp.ones((n, 1), jnp.int32))
         prediction = self._decode(embedding, features, nowhere, self.sam_prompt_encoder.no_mask(n))
         output = self._output(prediction)
+        entry = self.encode_memory(features, output)
+        if self.config.memory == "dami":
+            seen = dami_bank.Seen(
+                entry, output.pointer, output.mask_logits, output.hypotheses, output.ious, output.presence_logits
+            )
+            bank, decision = dami_bank.register(self.config.dami, bank, seen, self.robustness_scorer, mass)
+            return bank, output.replace(decision=decision)
         always = jnp.ones(n, bool)
         bank = MemoryBank(
-            feature=memory_bank.write(bank.feature, self.encode_memory(features, output), always),
+            feature=memory_bank.write(bank.feature, entry, always),
             pointer=memory_bank.write(bank.pointer, output.pointer, always),
         )
         return bank, output
 
-    def read_memory(self, bank: MemoryBank, features: Features) -> jax.Array:
-        """The frame's embedding conditioned on the memory, [N, h, w, D]."""
+    def read_memory(self, bank: MemoryBank, features: Features) -> tuple[jax.Array, jax.Array | None]:
+        """The frame's embedding conditioned on the memory, [N, h, w, D], and DAMI's shares [N, 3] of what was read."""
         c = self.config
         n, slots, height, width, _ = bank.feature.value.shape
-        place = position.sine_2d(height, width, c.mem_dim)
+        slot, age = jnp.arange(slots), bank.feature.age
         # Index num_maskmem - 1 is the first frame's, age - 1 the others' (upstream: num_maskmem - t_pos - 1).
-        time = jnp.where(jnp.arange(slots) == memory_bank.ANCHOR, slots - 1, bank.feature.age - 1)
-        time = jnp.take(self.maskmem_tpos_enc[:, 0, 0], jnp.clip(time, 0, slots - 1), axis=0)  # [N, slots, mem_dim]
-        memory_pos = place + time[:, :, None, None, :]
-        memory = bank.feature.value.reshape(n, -1, c.mem_dim)
-        memory_pos = memory_pos.reshape(n, -1, c.mem_dim)
-        valid = jnp.repeat(bank.feature.valid, height * width, axis=1)
+        timeless = slot == memory_bank.ANCHOR
+        latest = c.num_maskmem - 1
+        pointer_age = bank.pointer.age
+        if c.memory == "dami":
+            # Prototypes count "regardless of their temporal origin": as frames that were given, not tracked. What
+            # waited long in the queue is at most as old as the oldest tracked entry that SAM2 knows.
+            prototype = slot > c.dami.short
+            timeless, latest = timeless | prototype, c.num_maskmem - 2
+            pointer_age = jnp.where(prototype, c.max_obj_ptrs - 1, pointer_age)
+        time = jnp.where(timeless, c.num_maskmem - 1, jnp.clip(age - 1, 0, latest))
+        time = jnp.take(self.maskmem_tpos_enc[:, 0, 0], time, axis=0)  # [N, slots, mem_dim]
+        place = position.sine_2d(height, width, c.mem_dim)
+        memory_pos = (place.reshape(-1, c.mem_dim) + time[:, :, None]).astype(self.dtype)  # [N, slots, h * w, mem_dim]
+        memory = bank.feature.value.reshape(n, slots, -1, c.mem_dim)
 
         # A pointer is d_model wide, a memory token mem_dim: it becomes several tokens.
         parts = c.d_model // c.mem_dim
-        pointers = bank.pointer.value.reshape(n, -1, c.mem_dim)
-        pointer_pos = jnp.repeat(self._pointer_time(bank.pointer.age), parts, axis=1)
+        pointers = bank.pointer.value.reshape(n, -1, parts, c.mem_dim)
+        pointer_pos = jnp.repeat(self._pointer_time(pointer_age)[:, :, None], parts, axis=2).astype(self.dtype)
+        embedding = jnp.broadcast_to(features.embedding, (n, *features.embedding.shape[1:]))
+        current = embedding, position.sine_2d(height, width, c.d_model)
+        if c.memory == "dami":
+            memories = dami.pack(memory, memory_pos, pointers, pointer_pos, bank.feature.valid, age, c.dami.short)
+            return self.memory_attention(*current, memories)
+        flat = lambda x: x.reshape(n, -1, c.mem_dim)  # noqa: E731
+        valid = jnp.repeat(bank.feature.valid, height * width, axis=1)
         pointer_valid = jnp.repeat(bank.pointer.valid, parts, axis=1)
-        return self.memory_attention(
-            jnp.broadcast_to(features.embedding, (n, *features.embedding.shape[1:])),
-            position.sine_2d(height, width, c.d_model),
-            jnp.concatenate([memory, pointers], 1),
-            jnp.concatenate([memory_pos, pointer_pos], 1).astype(self.dtype),
+        embedding = self.memory_attention(
+            *current,
+            jnp.concatenate([flat(memory), flat(pointers)], 1),
+            jnp.concatenate([flat(memory_pos), flat(pointer_pos)], 1),
             jnp.concatenate([valid, pointer_valid], 1),
-            num_obj_ptr_tokens=pointers.shape[1],
+            num_obj_ptr_tokens=pointers.shape[1] * parts,
         )
+        return embedding, None
 
     def _pointer_time(self, age: jax.Array) -> jax.Array:
         """int32 [N, P] -> [N, P, mem_dim]. Upstream scales by a short clip's length; a stream has no length."""
@@ -330,7 +366,12 @@ class MQCSAM(nn.Module):
             presence_logits=presence,
             coarse_logits=jnp.zeros_like(choice.mask) if coarse is None else coarse,
             pointer=self._gate_pointer(self.obj_ptr_proj(choice.token), appears),
+            decision=self._no_decision(presence.shape[0]),
         )
+
+    def _no_decision(self, targets: int) -> Decision | None:
+        """Frame 0's record, of the form that every later frame has."""
+        return Decision.none(targets) if self.config.memory == "dami" else None
 
     def _gate_pointer(self, pointer: jax.Array, appears: jax.Array) -> jax.Array:
         return jnp.where(appears[:, None], pointer, self.no_obj_ptr.astype(self.dtype))
@@ -342,33 +383,3 @@ class MQCSAM(nn.Module):
         size = self.config.image_size
         self.start_from_mask(features, jnp.zeros((output.pointer.shape[0], size, size)))
         self.step(bank, features)
-
-
-class Bridge(nn.Module):
-    """CroBIM's three stages around the text encoder; see `crobim`."""
-
-    config: ModelConfig
-    dtype: DTypeLike = jnp.float32
-
-    def setup(self) -> None:
-        c, b, dtype = self.config, self.config.bridge, self.dtype
-        self.capm = crobim.ContextPrompts(b.num_prompts, c.bert.hidden_size, b.num_heads, c.d_model, dtype)
-        self.lgfa = crobim.LanguageGuidedAggregation(c.d_model, b.num_heads, b.stride, dtype)
-        self.mid = crobim.InteractionDecoder(c.d_model, b.num_layers, b.num_heads, b.ffn_dim, dtype)
-        self.word_proj = nn.Dense(c.d_model, dtype=dtype)
-        self.language_proj = nn.Dense(c.d_model, dtype=dtype)
-
-    def context_prompts(self, pyramid: tuple[jax.Array, ...]) -> jax.Array:
-        return self.capm(pyramid)
-
-    def __call__(
-        self,
-        pyramid: tuple[jax.Array, ...],
-        words: jax.Array,
-        words_mask: jax.Array,
-        language: jax.Array,
-        language_mask: jax.Array,
-        embedding: jax.Array,
-    ) -> crobim.Grounding:
-        fused, residual = self.lgfa(pyramid, self.word_proj(words), words_mask)
-        return self.mid(fused, residual, self.language_proj(language), language_mask, embedding)

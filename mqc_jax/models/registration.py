@@ -248,7 +248,9 @@ def pooled(entry: jax.Array, mask_logits: jax.Array) -> jax.Array:
 class RobustnessScorer(nn.Module):
     """Eq. 23: s_t, the mask's IoU with the truth as far as it can be told without it.
 
-    Its inputs carry no gradient: judging a frame must not change what is judged.
+    It learns a correction, in the logit, of the decoder's own estimate: before any training it is about that estimate,
+    so that a memory without a trained scorer is still a sensible one. Its inputs carry no gradient: judging a frame
+    must not change what is judged.
     """
 
     hidden_dim: int = 32
@@ -260,8 +262,9 @@ class RobustnessScorer(nn.Module):
         x = jnp.concatenate([feature, confidence[:, None], change[:, None]], axis=1)
         x = jax.lax.stop_gradient(x).astype(self.dtype)
         x = nn.relu(nn.Dense(self.hidden_dim, dtype=self.dtype, name="layers.0")(x))
-        x = nn.Dense(1, dtype=self.dtype, name="layers.1")(x)
-        return nn.sigmoid(x[:, 0].astype(jnp.float32))
+        x = nn.Dense(1, kernel_init=nn.initializers.normal(1e-3), dtype=self.dtype, name="layers.1")(x)
+        known = jnp.clip(jax.lax.stop_gradient(confidence).astype(jnp.float32), 1e-3, 1 - 1e-3)
+        return nn.sigmoid(jnp.log(known) - jnp.log1p(-known) + x[:, 0].astype(jnp.float32))
 
 
 def score_loss(score: jax.Array, true_iou: jax.Array) -> jax.Array:
@@ -279,7 +282,7 @@ class Decision:
     Attributes:
       novelty: float32, eq. 20; `novelty_threshold`: tau_gain, -inf where there is no past to judge by.
       divergence: float32, eq. 22 (or a box IoU, see `ambiguity`); `divergence_threshold`: tau_amb(t), -inf likewise.
-      score: float32 in (0, 1), eq. 23.
+      score: float32 in (0, 1), eq. 23; `score_threshold`: tau_reg, -inf where other signs than the score decide.
       visible: bool, the target was judged present enough to be remembered at all.
       novel, ambiguous, reliable: bool, the gates of eqs. 20, 22 and 24.
       confidence: float32 in [0, 1], the mean of eq. 21's map.
@@ -294,6 +297,7 @@ class Decision:
     divergence: jax.Array
     divergence_threshold: jax.Array
     score: jax.Array
+    score_threshold: jax.Array
     visible: jax.Array
     novel: jax.Array
     ambiguous: jax.Array
@@ -316,6 +320,7 @@ class Decision:
             divergence=number,
             divergence_threshold=never,
             score=number,
+            score_threshold=never,
             visible=no,
             novel=no,
             ambiguous=no,

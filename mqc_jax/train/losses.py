@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from mqc_jax.config import LossConfig
-from mqc_jax.models import torch_ops
+from mqc_jax.models import registration, torch_ops
 from mqc_jax.models.mqc_sam import Output
 
 
@@ -81,7 +81,12 @@ def frame_loss(
         terms["coarse"] = (
             config.coarse * present * (config.focal * focal(full, target, config) + config.dice * dice(full, target))
         )
+    predicted = upsample(output.mask_logits, size)
+    overlap = iou(predicted, target)
+    if output.decision is not None:
+        # Frame 0 is remembered whatever it scores, and an empty mask where nothing is has no quality to learn.
+        judged = ((predicted > 0).any((-2, -1)) | (present > 0)) & (not coarse)
+        terms["scorer"] = config.scorer * judged * registration.score_loss(output.decision.score, overlap)
     means = {name: (value * labelled).mean() for name, value in terms.items()}
-    overlap = iou(upsample(output.mask_logits, size), target)
     scores = {"J_sum": (overlap * present).sum(), "J_count": present.sum()}
     return sum(means.values()), {**means, **scores}

@@ -1,0 +1,68 @@
+"""Whether a stream's cost depends on how long it has run: milliseconds a frame and resident memory, along the way.
+
+    python benchmarks/stream.py [--frames 2000] [--memory dami] [--checkpoint DIR]
+
+Frames are a bright patch that wanders over noise, made anew each time, so nothing is kept but the tracker's own state.
+"""
+
+import platform
+import resource
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags
+
+import mqc_jax
+from mqc_jax.config import MEMORIES
+from mqc_jax.errors import run
+
+_FRAMES = flags.DEFINE_integer("frames", 2000, "Frames to track.", lower_bound=200)
+_MEMORY = flags.DEFINE_enum("memory", None, MEMORIES, "Overrides the checkpoint's memory.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Left out: the one that ships.")
+PARTS = 8
+
+
+def frame(t: int, side: int = 256) -> np.ndarray:
+    """uint8 RGB [side, side, 3]; the patch is hidden in every fifth hundred of frames."""
+    picture = np.random.default_rng(t % 7).integers(60, 110, (side, side, 3)).astype(np.uint8)
+    if t // 100 % 5 != 4:
+        y, x = (int(side * (0.45 + 0.35 * f(t / 60))) for f in (np.sin, np.cos))
+        picture[y : y + 14, x : x + 24] = 220
+    return picture
+
+
+def resident() -> float:
+    """Resident megabytes now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def main(argv: list[str]) -> None:
+    model = mqc_jax.load(_CHECKPOINT.value)
+    if _MEMORY.value:
+        model = model.replace(memory=_MEMORY.value)
+    tracker = mqc_jax.Tracker(model, texts=["the yacht at the right"])
+    print(f"{platform.machine()}, jax {jax.__version__}, {jax.devices()[0].device_kind}; memory {model.config.memory}")
+    for t in range(20):  # compilation
+        tracker.push(frame(t))
+    part = (_FRAMES.value - 20) // PARTS
+    print(f"{'frames':>14} {'median ms':>10} {'RSS MB':>8} {'state kB':>9}")
+    rows = []
+    for k in range(PARTS):
+        times = []
+        for t in range(20 + k * part, 20 + (k + 1) * part):
+            picture = frame(t)
+            started = time.perf_counter()
+            tracker.push(picture)
+            times.append(time.perf_counter() - started)
+        state = sum(x.nbytes for x in jax.tree.leaves(tracker._bank)) / 1e3
+        rows.append((float(np.median(times)) * 1e3, resident(), state))
+        print(f"{20 + k * part:>6} to {20 + (k + 1) * part:<5} {rows[-1][0]:>10.1f} {rows[-1][1]:>8.0f} {state:>9.0f}")
+    (first, early, _), (last, late, _) = rows[0], rows[-1]
+    print(f"last part against first: time {last / first:.2f}x, resident {late - early:+.1f} MB")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,369 @@
+"""DAMI's memory in the whole model: what its gates let in, what is read, and that it looks at the past alone."""
+
+import csv
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+import mqc_jax
+from mqc_jax import checkpoint, viz_memory
+from mqc_jax.checkpoint import Model
+from mqc_jax.config import DamiConfig, LossConfig
+from mqc_jax.errors import UserError
+from mqc_jax.evaluate import evaluate_model
+from mqc_jax.memory_log import COLUMNS, MemoryHistory
+from mqc_jax.metrics import Reacquisition
+from mqc_jax.models import dami, dami_bank, functional, memory_bank, registration
+from mqc_jax.predict import predict
+from mqc_jax.text import Tokenizer
+from mqc_jax.train.step import clip_loss, forward
+
+TEXTS = ["the yacht at the left", "a boat that overtakes the other"]
+CONFIG = dataclasses.replace(tiny.MODEL, memory="dami")
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model(CONFIG, tiny.parameters(CONFIG), Tokenizer.default(), functional.build(CONFIG), "tiny")
+
+
+def follow(model, frames, texts=TEXTS):
+    tracker = mqc_jax.Tracker(model, texts=texts)
+    return [out for frame in frames for out in tracker.push(frame)] + tracker.finish()
+
+
+def assert_same(ours, theirs):
+    np.testing.assert_array_equal(ours.mask_logits, theirs.mask_logits)
+    assert ours.memory.keys() == theirs.memory.keys()
+    for name, value in ours.memory.items():
+        np.testing.assert_array_equal(value, theirs.memory[name], err_msg=name)
+
+
+# ---- what reaches what ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("t", [0, 2, 5])
+def test_no_later_frame_changes_an_earlier_output(model, t):
+    frames = tiny.frames(8)
+    other = [*frames[: t + 1], *tiny.frames(7 - t, seed=9)]
+    for ours, theirs in zip(follow(model, frames)[: t + 1], follow(model, other)[: t + 1], strict=True):
+        assert_same(ours, theirs)
+
+
+def test_the_sentence_is_never_read_after_frame_0(model):
+    frames = tiny.frames(5)
+    one, other = (mqc_jax.Tracker(model, texts=TEXTS) for _ in range(2))
+    assert_same(one.push(frames[0])[0], other.push(frames[0])[0])
+    other._texts, other._tokens = ["the ferry at the right"] * 2, None
+    for frame in frames[1:]:
+        assert_same(one.push(frame)[0], other.push(frame)[0])
+
+
+def test_a_stream_goes_on_where_it_was_saved(model, tmp_path):
+    frames = tiny.frames(8)
+    tracker = mqc_jax.Tracker(model, texts=TEXTS)
+    for frame in frames[:5]:
+        tracker.push(frame)
+    tracker.save(tmp_path / "state.npz")
+    again = mqc_jax.Tracker.restore(model, tmp_path / "state.npz")
+    for frame in frames[5:]:
+        assert_same(tracker.push(frame)[0], again.push(frame)[0])
+
+
+def test_streaming_equals_the_rollout_that_training_scans(model):
+    frames = tiny.frames(6)
+    streamed = follow(model, frames)[1:]
+
+    @jax.jit
+    def run(params, images, ids, mask):
+        features = functional.encode_frame(model.net, params, images)
+        at = lambda s: jax.tree.map(lambda x: x[s], features)  # noqa: E731
+        bank, _ = functional.start(
+            model.net, params, at(slice(0, 1)), functional.encode_text(model.net, params, ids, mask)
+        )
+        rest = jax.tree.map(lambda x: x[:, None], at(slice(1, None)))
+        return functional.rollout(model.net, params, bank, rest)[1]
+
+    scanned = run(model.params, np.stack(frames), *model.tokenizer.encode(TEXTS, 16))
+    for t, out in enumerate(streamed):
+        np.testing.assert_allclose(scanned.mask_logits[t], out.mask_logits, atol=2e-4)
+        np.testing.assert_array_equal(scanned.decision.short_slot[t], out.memory["short_slot"])
+
+
+def test_the_state_never_grows(model):
+    tracker = mqc_jax.Tracker(model, texts=TEXTS)
+    shapes = set()
+    for frame in tiny.frames(25):
+        tracker.push(frame)
+        shapes.add(str(jax.tree.map(lambda x: (x.shape, x.dtype), tracker._bank)))
+    assert len(shapes) == 1
+
+
+# ---- equal to SAM2's memory where it is told to be ------------------------------------------------------------------
+
+
+IMITATION = DamiConfig(
+    fusion="joint", short=5, prototypes=1, gain_percentile=0.0, confidence="none", min_presence=0.0, reliability=1.0
+)
+
+
+def test_with_its_switches_set_so_it_is_sam2s_memory(tiny_model):
+    ours = dataclasses.replace(
+        tiny_model.replace(memory="dami"),
+        config=dataclasses.replace(CONFIG, dami=IMITATION),
+        net=functional.build(dataclasses.replace(CONFIG, dami=IMITATION)),
+    )
+    layer = {**ours.params["memory_attention"]["layers.0"], "p_rel": np.zeros(5, np.float32)}
+    attention = {**ours.params["memory_attention"], "layers.0": layer}
+    ours = dataclasses.replace(ours, params={**ours.params, "memory_attention": attention})
+    frames = tiny.frames(6)  # 1 + 5 entries: as many as both hold
+    for theirs, mine in zip(follow(tiny_model, frames), follow(ours, frames), strict=True):
+        np.testing.assert_allclose(mine.mask_logits, theirs.mask_logits, rtol=1e-5, atol=1e-5)
+        assert mine.memory["registered"].all()
+
+
+def test_a_checkpoint_of_sam2s_memory_serves_without_training_but_not_the_other_way(tiny_model, model):
+    found = follow(tiny_model.replace(memory="dami"), tiny.frames(4))
+    for out in found[1:]:
+        assert ((out.memory["score"] > 0) & (out.memory["score"] < 1)).all()
+        np.testing.assert_allclose(out.memory["mass"].sum(1), 1, atol=1e-5)
+    with pytest.raises(UserError, match="trained with memory='dami'"):
+        model.replace(memory="sam2")
+
+
+# ---- the gates ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("ambiguity", "confidence"), [("paper", "certainty"), ("elsewhere", "none"), ("dam4sam", "probability")]
+)
+def test_five_hundred_frames_of_any_kind_leave_a_sound_memory(seed, ambiguity, confidence):
+    rng = np.random.default_rng(seed)
+    config = DamiConfig(
+        ambiguity=ambiguity,
+        confidence=confidence,
+        gain_percentile=float(rng.choice([0, 50, 90])),
+        ambiguity_percentile=float(rng.choice([10, 100])),
+        reliability=float(rng.choice([0.0, 0.5])),
+    )
+    steps, n, grid, size = 500, 2, 2, 8
+    # Empty, full, faint and enormous; present and absent in bursts.
+    scale = rng.choice([0.0, 1e-3, 1.0, 1e3], (steps, n)).astype(np.float32)
+    present = np.repeat(rng.random((steps // 10, n)) < 0.6, 10, 0)
+    entry = rng.normal(size=(steps, n, grid, grid, 4)).astype(np.float32) * scale[..., None, None, None]
+    masks = rng.normal(size=(steps, n, 3, size, size)).astype(np.float32) * 10 * scale[..., None, None, None]
+    seen = dami_bank.Seen(
+        entry=entry,
+        pointer=entry[..., 0, 0, :],
+        mask_logits=np.where(present[..., None, None], masks[:, :, 0], -1024.0),
+        hypotheses=masks,
+        ious=rng.random((steps, n, 3)).astype(np.float32),
+        presence_logits=np.where(present, 8.0, -8.0).astype(np.float32),
+    )
+
+    def scorer(feature, confidence, change):
+        return jax.nn.sigmoid(feature.mean(-1) + confidence - change)
+
+    @jax.jit
+    def run(seen):
+        first = jax.tree.map(lambda x: x[0], seen)
+        bank = dami_bank.begin(config, first.entry, first.pointer, first.mask_logits)
+
+        def body(bank, one):
+            bank = bank.replace(feature=memory_bank.tick(bank.feature), pointer=memory_bank.tick(bank.pointer))
+            bank, decision = dami_bank.register(config, bank, one, scorer, jnp.zeros((n, 3)))
+            return bank, (decision, bank.feature.valid, bank.feature.age)
+
+        return bank, *jax.lax.scan(body, bank, jax.tree.map(lambda x: x[1:], seen))
+
+    start, end, (decision, valid, age) = jax.device_get(run(seen))
+    for leaf in jax.tree.leaves(end):
+        assert np.isfinite(leaf).all()
+    for name in ("novelty", "divergence", "score", "confidence"):
+        assert np.isfinite(getattr(decision, name)).all(), name
+    # The anchor is what it was; nothing unseen is remembered; what is written is where the record says, and new.
+    np.testing.assert_array_equal(end.feature.value[:, 0], start.feature.value[:, 0])
+    assert valid[:, :, 0].all()
+    assert not ((decision.short_slot >= 0) | (decision.prototype_slot >= 0))[~present[1:]].any()
+    for slot, places in ((decision.short_slot, range(1, 5)), (decision.prototype_slot, range(5, 7))):
+        assert set(np.unique(slot)) <= {-1, *places}
+        written = slot >= 0
+        assert (np.take_along_axis(age, np.maximum(slot, 0)[..., None], 2)[..., 0][written] == 0).all()
+        assert (np.take_along_axis(valid, np.maximum(slot, 0)[..., None], 2)[..., 0][written]).all()
+    assert ((age == 0).any(2) == ((decision.short_slot >= 0) | (decision.prototype_slot >= 0))).all()
+    assert (decision.short_slot >= 0).any()
+    # A gate opens exactly when its numbers say so.
+    if config.gain_percentile:
+        np.testing.assert_array_equal(decision.novel, decision.novelty > decision.novelty_threshold)
+    np.testing.assert_array_equal(decision.ambiguous, decision.divergence < decision.divergence_threshold)
+    np.testing.assert_array_equal(
+        decision.prototype_slot >= 0, decision.ambiguous & decision.reliable & decision.visible
+    )
+
+
+def test_an_absent_target_is_not_remembered(model):
+    params = jax.tree.map(lambda x: x, model.params)
+    params["sam_mask_decoder"]["pred_obj_score_head"]["layers.2"]["bias"] -= 1e3
+    gone = dataclasses.replace(model, params=params)
+    for out in follow(gone, tiny.frames(4))[1:]:
+        assert not out.memory["registered"].any()
+        assert not out.memory["visible"].any()
+
+
+# ---- training -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def learning(tiny_checkpoint):
+    """Parameters begun from a checkpoint of SAM2's memory, what was said of them, and a batch's loss and gradient."""
+    open_gates = DamiConfig(gain_percentile=0.0, ambiguity_percentile=100.0, reliability=0.0, min_presence=0.0)
+    net = functional.build(dataclasses.replace(CONFIG, dami=open_gates))
+    params, note = checkpoint.init_from(tiny_checkpoint, functional.init(net))
+    rng = np.random.default_rng(0)
+    masks = np.zeros((2, 6, 64, 64), np.uint8)
+    masks[:, :, 20:40, 10:40] = 1
+    ids, mask = Tokenizer.default().encode(TEXTS, 16)
+    batch = {
+        "frames": rng.integers(0, 256, (2, 6, 64, 64, 3), dtype=np.uint8),
+        "masks": masks,
+        "labelled": np.ones((2, 6), bool),
+        "input_ids": ids,
+        "attention_mask": mask,
+    }
+
+    @jax.jit
+    @jax.value_and_grad
+    def gradient(params):
+        return clip_loss(forward(net, params, batch), batch, LossConfig())[0]
+
+    return params, note, gradient
+
+
+def test_training_begins_with_sam2s_values(tiny_model, learning):
+    params, note, _ = learning
+    theirs = tiny_model.params["memory_attention"]["layers.0"]["cross_attn_image"]
+    layer = params["memory_attention"]["layers.0"]
+    for name in dami.ATTENTIONS:
+        jax.tree.map(np.testing.assert_array_equal, layer[name], theirs)
+    np.testing.assert_array_equal(layer["omega"], [1, 1, 1])
+    np.testing.assert_array_equal(layer["p_rel"], np.zeros(4))
+    assert "robustness_scorer" in note
+
+
+def test_gradients_reach_every_part_and_the_loss_falls(learning):
+    params, _, gradient = learning
+    tx = optax.adam(3e-3)
+    state = tx.init(params)
+    losses, reached = [], None
+    for _ in range(12):
+        loss, grads = gradient(params)
+        losses.append(float(loss))
+        sizes = jax.tree.map(lambda g: float(jnp.abs(g).max()), grads)
+        reached = sizes if reached is None else jax.tree.map(max, reached, sizes)
+        updates, state = tx.update(grads, state)
+        params = optax.apply_updates(params, updates)
+    layer = reached["memory_attention"]["layers.0"]
+    for name in dami.ATTENTIONS:
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            assert layer[name][part]["kernel"] > 0, (name, part)
+    assert layer["omega"] > 0
+    assert layer["p_rel"] > 0
+    assert min(jax.tree.leaves(reached["robustness_scorer"])) > 0
+    assert losses[-1] < 0.9 * losses[0]
+
+
+# ---- what people see ------------------------------------------------------------------------------------------------
+
+
+def test_predict_shows_every_decision(model, tmp_path):
+    import cv2
+
+    video = tmp_path / "video"
+    video.mkdir()
+    for t, frame in enumerate(tiny.frames(6)):
+        cv2.imwrite(str(video / f"{t}.png"), frame)
+    out = tmp_path / "out"
+    predict(str(video), TEXTS, str(out), lambda texts: mqc_jax.Tracker(model, texts), progress=False)
+    with open(out / "memory.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert tuple(rows[0]) == COLUMNS
+    assert [(int(r["frame"]), int(r["target"])) for r in rows] == [(t, i) for t in range(6) for i in range(2)]
+    expected = follow(model, [cv2.imread(str(p))[..., ::-1] for p in sorted(video.iterdir())])
+    for row in rows:
+        memory, target = expected[int(row["frame"])].memory, int(row["target"])
+        assert float(row["novelty"]) == pytest.approx(float(memory["novelty"][target]), rel=1e-5)
+        assert int(row["short_slot"]) == memory["short_slot"][target]
+        threshold = memory["novelty_threshold"][target]
+        assert row["novelty_threshold"] == "" if not np.isfinite(threshold) else float(row["novelty_threshold"])
+    page = (out / "report.html").read_text()
+    assert "What was remembered, and why" in page
+    assert page.count("Every number is in memory.csv") >= 2
+
+
+def test_evaluate_stores_every_decision(model, tiny_dataset, tmp_path):
+    from mqc_jax.data.source import open_source
+
+    source = open_source("ref_youtube_vos", tiny_dataset, "test")
+    summary = evaluate_model(
+        source, lambda texts: mqc_jax.Tracker(model, texts), str(tmp_path / "out"), max_sequences=1, progress=False
+    )
+    assert summary["reacquired"]["within"] == 5
+    with open(tmp_path / "out" / "memory.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    sequence = source.sequences[0]
+    names = {(sequence.name, e.id, f"{int(f):05d}") for e in sequence.expressions for f in sequence.frame_names}
+    assert {(r["sequence"], r["expression"], r["frame"]) for r in rows} == names
+    assert len(rows) == len(names)
+
+
+def test_sam2s_memory_leaves_no_table(tiny_model, tiny_dataset, tmp_path):
+    from mqc_jax.data.source import open_source
+
+    source = open_source("ref_youtube_vos", tiny_dataset, "test")
+    evaluate_model(source, lambda t: mqc_jax.Tracker(tiny_model, t), str(tmp_path / "out"), 1, progress=False)
+    assert not (tmp_path / "out" / "memory.csv").exists()
+
+
+@pytest.mark.parametrize("frames", [1, 2, 7, 1500])
+def test_the_picture_of_a_memory_keeps_its_size(frames):
+    rng = np.random.default_rng(frames)
+    record = MemoryHistory()
+    for t in range(frames):
+        decision = registration.Decision.none(1) if t == 0 else None
+        memory = (
+            {k: np.asarray(v) for k, v in vars(decision).items()}
+            if decision
+            else {
+                **{name: rng.random(1) for name in ("novelty", "divergence", "score", "confidence")},
+                **{f"{name}_threshold": rng.random(1) for name in ("novelty", "divergence", "score")},
+                "short_slot": rng.integers(-1, 2, 1),
+                "prototype_slot": rng.integers(-1, 2, 1),
+                "mass": rng.random((1, 3)),
+            }
+        )
+        record.add(memory, 0)
+    pictures = [
+        (t, np.full((40, 60, 3), 128, np.uint8)) for t in np.linspace(0, frames - 1, min(frames, 8)).astype(int)
+    ]
+    picture = viz_memory.memory_strip(pictures, record, "the yacht at the left")
+    assert picture.dtype == np.uint8
+    assert picture.shape[1:] == (viz_memory.WIDTH, 3)
+    assert picture.shape[0] < 1000
+    assert record.frames == frames
+
+
+def test_reacquisition_counts_gaps_between_appearances():
+    hidden = None
+    scores = Reacquisition()
+    for j in (hidden, 0.9, hidden, hidden, 0.1, 0.2, 0.6, hidden, 0.4, 0.4, 0.4, 0.4, 0.4, 0.9, hidden):
+        scores.add("a", j)
+    for j in (0.8, 0.8):
+        scores.add("b", j)
+    assert scores.summary() == {"share": 0.5, "gaps": 2, "within": 5}
+    assert Reacquisition().summary() == {"share": None, "gaps": 0, "within": 5}
