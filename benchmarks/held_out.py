@@ -6,6 +6,7 @@ Clips are the same for every checkpoint. J is at the model's resolution, from th
 """
 
 import dataclasses
+import itertools
 
 import jax
 import numpy as np
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> None:
         rows.append((float(j), float(truth.mean())))
     j, area = np.array(rows).T
     print(f"J {j.mean():.3f}, above 0.1 in {(j > 0.1).mean():.2f} of {len(j)}; median area {np.median(area):.4%}")
-    for low, high in zip(BINS[:-1], BINS[1:], strict=True):
+    for low, high in itertools.pairwise(BINS):
         here = (area > low) & (area <= high)
         if here.any():
             print(f"  targets of {low:.2%} to {high:.2%}: J {j[here].mean():.3f} over {here.sum()}")
