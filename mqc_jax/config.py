@@ -17,6 +17,7 @@ CALIBRATIONS = ("none", "tmcc")
 MEMORIES = ("sam2", "dami")
 EVIDENCE = ("none", "background", "residual")
 EXPANSION = ("single", "geodesic")
+SELECTION = ("best", "anchored")
 FOCAL_PER = ("pixel", "target")
 FUSIONS = ("sum", "joint")
 CONFIDENCES = ("none", "certainty", "probability")
@@ -83,6 +84,10 @@ class CalibrationConfig:
       evidence_sigmas: "background": robust standard deviations of difference that are motion.
       evidence_floor: grey levels (of 255) that a difference must at least have.
       expansion: "single": one neighbourhood is tried (10); "geodesic": again and again until nothing joins.
+      selection: "best": the component of the highest score (13); "anchored": with it every component that shares
+        pixels with the anchor, since a smooth target's middle shows no motion and leaves it in pieces.
+      remove_background: displacements are taken relative to the background's affine motion, and everything is compared
+        in the first frame's coordinates: for a platform that drifts or shakes.
     """
 
     n_start: int = 4
@@ -101,9 +106,11 @@ class CalibrationConfig:
     evidence_sigmas: float = 4.0
     evidence_floor: float = 4.0
     expansion: str = "geodesic"
+    selection: str = "anchored"
+    remove_background: bool = False
 
     def __post_init__(self) -> None:
-        for name, known in (("evidence", EVIDENCE), ("expansion", EXPANSION)):
+        for name, known in (("evidence", EVIDENCE), ("expansion", EXPANSION), ("selection", SELECTION)):
             value = getattr(self, name)
             if value not in known:
                 raise UserError(f"{name}={value!r} must be one of {', '.join(known)}{nearest(str(value), known)}")

@@ -17,12 +17,19 @@ from mqc_jax.models.flow import flow
 SHAPE, LENGTH = (32, 40), 6
 EIGHT = np.ones((3, 3))
 LITERAL = CalibrationConfig(
-    n_start=2, n_step=2, n_max=6, neighbourhood=2, closing=2, evidence="none", expansion="single"
+    n_start=2,
+    n_step=2,
+    n_max=6,
+    neighbourhood=2,
+    closing=2,
+    evidence="none",
+    expansion="single",
+    selection="best",
 )
 CONFIGS = {
     "the paper's letter": LITERAL,
     "geodesic": dataclasses.replace(LITERAL, expansion="geodesic", n_start=1, n_step=1, n_max=5),
-    "background": dataclasses.replace(LITERAL, evidence="background", expansion="geodesic"),
+    "background": dataclasses.replace(LITERAL, evidence="background", expansion="geodesic", selection="anchored"),
     "background, single": dataclasses.replace(LITERAL, evidence="background", closing=0, neighbourhood=1),
     "residual": dataclasses.replace(LITERAL, evidence="residual", expansion="geodesic", alpha=1.0, beta=1.5),
 }
@@ -91,6 +98,10 @@ def transcription(probability, displacement, frames, c: CalibrationConfig) -> di
         score += c.lam * np.exp(-to_anchor[boundary(part)].min() / c.sigma_s)
         if score > best_score + 1e-6:
             best, best_score = part, score
+    if c.selection == "anchored":
+        for k in range(1, count + 1):
+            if (anchor & (parts == k)).any():
+                best = best | (parts == k)
     return {
         "mask": phi(anchor | best),  # eqs. 14 and 15
         "anchor": anchor,
