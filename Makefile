@@ -8,12 +8,13 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 # Real video for the tests that use some; they skip, and say so, where there is none.
 export MQC_JAX_TEST_DATA ?= $(wildcard $(CURDIR)/../shared/data)
 
-.PHONY: help demo test test-all lint format clean
+.PHONY: help demo test test-all parity lint format clean
 
 help:
 	@echo "make demo      one synthetic satellite clip and a sentence, segmented; prints where the report is"
 	@echo "make test      lint and the fast tests"
 	@echo "make test-all  the slow tests too"
+	@echo "make parity    the published sizes, Hiera-L included, frame by frame against PyTorch (minutes, 12 GB)"
 	@echo "make format    rewrite the code as ruff wants it"
 	@echo "make clean     remove the virtual environment, caches and the demo's output"
 
@@ -44,6 +45,9 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+parity: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m "" tests/test_full_size_parity.py tests/test_predictor.py tests/test_streaming_traps.py
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis demo *.egg-info

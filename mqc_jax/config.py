@@ -15,7 +15,7 @@ from mqc_jax.errors import UserError, nearest
 
 CALIBRATIONS = ("none", "tmcc")
 MEMORIES = ("sam2", "dami")
-EVIDENCE = ("none", "background", "residual")
+EVIDENCE = ("none", "background", "residual", "first", "followed")
 EXPANSION = ("single", "geodesic")
 SELECTION = ("best", "anchored")
 FOCAL_PER = ("pixel", "target")

@@ -69,12 +69,14 @@ def both(config: ModelConfig, length: int, seed: int = 0):
         model, torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()), torch.from_numpy(mask)[None, None]
     )
 
-    encode = jax.jit(lambda image: functional.encode_frame(net, params, image))
-    step = jax.jit(lambda bank, features: functional.step(net, params, bank, features))
-    bank, output = jax.jit(lambda f, m: functional.start_from_mask(net, params, f, m))(encode(frames[:1]), mask[None])
+    # Parameters are arguments: as constants a published size would be compiled into the program.
+    encode = jax.jit(lambda params, image: functional.encode_frame(net, params, image))
+    step = jax.jit(lambda params, bank, features: functional.step(net, params, bank, features))
+    start = jax.jit(lambda params, features, masks: functional.start_from_mask(net, params, features, masks))
+    bank, output = start(params, encode(params, frames[:1]), mask[None])
     ours = [output]
     for frame in frames[1:]:
-        bank, output = step(bank, encode(frame[None]))
+        bank, output = step(params, bank, encode(params, frame[None]))
         ours.append(output)
     return upstream, ours
 
@@ -84,7 +86,11 @@ SAM20 = dataclasses.replace(TINY, no_obj_embed_spatial=False, obj_ptr_tpos=False
 
 @pytest.mark.parametrize(("config", "seed"), [(TINY, 0), (TINY, 1), (SAM20, 0)], ids=["2.1", "2.1 again", "2.0"])
 def test_twenty_frames_equal_upstream(config, seed):
-    upstream, ours = both(config, 20, seed)
+    assert True in agree(*both(config, 20, seed))
+
+
+def agree(upstream, ours) -> set[bool]:
+    """Asserts that every frame agrees, and returns whether targets were judged present, absent or both."""
     seen = set()
     for theirs, mine in zip(upstream, ours, strict=True):
         present = float(theirs["object_score_logits"]) > 0
@@ -96,4 +102,4 @@ def test_twenty_frames_equal_upstream(config, seed):
         a, b = np.asarray(mine.mask_logits[0]) > 0, theirs["pred_masks"][0, 0].numpy() > 0
         union = (a | b).sum()
         assert union == 0 or (a & b).sum() / union >= 0.999
-    assert True in seen
+    return seen

@@ -15,6 +15,7 @@ from jax import lax
 from mqc_jax.config import CalibrationConfig
 from mqc_jax.errors import UserError
 from mqc_jax.models import regions
+from mqc_jax.models.flow import _sample as flow_sample
 from mqc_jax.models.flow import grey, remove_background_motion, stabilise, warp
 
 DEFAULT = CalibrationConfig()
@@ -112,11 +113,38 @@ def motion_maps(displacement: jax.Array, frames: jax.Array | None, config: Calib
     maps = []
     for n in windows:
         part = displacement[:n]
+        if config.evidence in ("first", "followed"):
+            shown = _first_frame(frames, config)
+            speed = followed_speed(part) if config.evidence == "followed" else jnp.sqrt((part * part).sum(-1)).mean(0)
+            if seen is not None:
+                shown = shown & seen[: n + 1].all(0)
+            maps.append(speed * shown)
+            continue
         shown = motion_evidence(part, None if frames is None else frames[: n + 1], config)
         if seen is not None:
             shown = shown & seen[:n] & seen[1 : n + 1]
         maps.append((jnp.sqrt((part * part).sum(-1)) * shown).mean(0))
     return jnp.stack(maps)
+
+
+def _first_frame(frames: jax.Array, config: CalibrationConfig) -> jax.Array:
+    difference = jnp.abs(frames[0] - median_frame(frames))
+    spread = 1.4826 * jnp.median(difference)
+    return difference > jnp.maximum(config.evidence_sigmas * spread, config.evidence_floor)
+
+
+def followed_speed(displacement: jax.Array) -> jax.Array:
+    """Mean length of the displacements along each first-frame pixel's path."""
+    height, width = displacement.shape[1:3]
+    y, x = jnp.meshgrid(jnp.arange(height, dtype=jnp.float32), jnp.arange(width, dtype=jnp.float32), indexing="ij")
+
+    def move(carry, field):
+        x, y, total = carry
+        dx, dy = (flow_sample(field[..., k], x, y) for k in range(2))
+        return (x + dx, y + dy, total + jnp.sqrt(dx * dx + dy * dy)), None
+
+    (_, _, total), _ = lax.scan(move, (x, y, jnp.zeros_like(x)), displacement)
+    return total / len(displacement)
 
 
 def _steady(displacement: jax.Array, frames: jax.Array | None) -> tuple[jax.Array, jax.Array | None, jax.Array]:

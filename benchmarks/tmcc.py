@@ -1,0 +1,373 @@
+"""What motion makes of damaged first masks, for every evidence and expansion; and what calibration costs.
+
+    python benchmarks/tmcc.py [--sequences 29] [--side 480] [--damage_seed 0]
+    python benchmarks/tmcc.py --speed [--rounds 9]
+    python benchmarks/tmcc.py --picture docs/images/tmcc_chain.png
+
+Scenes are the synthetic test split's (the fixed seed of `rs_rvos_synth`), their first n_max + 1 frames; up to two
+moving and two static objects of each, named or not. A target is moving if the truth moves it by more than tau_motion pixels a
+frame at the model's size, static if not at all. First masks are truth, damaged on purpose; the core of what is left of
+the target is certain (0.9), the rest of the mask is likely (0.6).
+
+`--speed` compares with the same work written with OpenCV and SciPy, alternating in one run.
+"""
+
+import itertools
+import os
+import platform
+import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from importlib import metadata
+from typing import NamedTuple
+
+import cv2
+import jax
+import numpy as np
+from absl import flags
+from scipy import ndimage
+
+from mqc_jax import CalibrationConfig, imaging, viz
+from mqc_jax.data.synthetic import plan_sequence, render
+from mqc_jax.errors import run
+from mqc_jax.models import tmcc
+from mqc_jax.models.farneback import FarnebackConfig
+from mqc_jax.models.flow import flow, grey
+
+_SEQUENCES = flags.DEFINE_integer("sequences", 29, "Sequences of the test split.", lower_bound=1)
+_SIDE = flags.DEFINE_integer("side", 480, "Side of the model's input.", lower_bound=64)
+_DAMAGE_SEED = flags.DEFINE_integer("damage_seed", 0, "Seed of the damages.")
+_SPEED = flags.DEFINE_bool("speed", False, "Time it instead.")
+_ROUNDS = flags.DEFINE_integer("rounds", 9, "Rounds that are timed, after one that is not.", lower_bound=1)
+_PICTURE = flags.DEFINE_string("picture", None, "Draw the chain of one target into this file instead.")
+
+SEED = 20260112
+DAMAGES = ("intact", "eroded", "shifted", "look-alike", "half", "half + look-alike")
+LEAST = 24
+"""Pixels at the model's size under which a target is left out: damage would leave nothing of it."""
+
+
+class Target(NamedTuple):
+    """Truth bool [S, S] in frame 0, a static object beside it to be confused with, and whether it moves."""
+
+    truth: np.ndarray
+    other: np.ndarray
+    moving: bool
+
+
+def disk(radius: int) -> np.ndarray:
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    return (x * x + y * y <= radius * radius).astype(np.uint8)
+
+
+def damaged(target: Target, kind: str, rng: np.random.Generator) -> np.ndarray:
+    """The first mask's probability, float32 [S, S]."""
+    truth = target.truth
+    size = np.sqrt(truth.sum())
+    kept, extra = truth, np.zeros_like(truth)
+    if kind == "eroded":
+        away = ndimage.distance_transform_edt(truth)
+        kept = away > np.quantile(away[truth], 0.5)
+    if kind == "shifted":
+        angle = rng.uniform(0, 2 * np.pi)
+        dy, dx = np.rint(0.4 * size * np.array([np.sin(angle), np.cos(angle)])).astype(int)
+        kept = ndimage.shift(truth.astype(np.uint8), (dy, dx), order=0) > 0
+    if kind.startswith("half"):
+        y, x = np.nonzero(truth)
+        angle = rng.uniform(0, 2 * np.pi)
+        along = np.cos(angle) * x + np.sin(angle) * y
+        kept = np.zeros_like(truth)
+        kept[y, x] = along <= np.median(along)
+    if kind.endswith("look-alike"):
+        extra = target.other & ~truth
+    depth = ndimage.distance_transform_edt(kept)
+    core = kept & (depth >= np.quantile(depth[kept], 0.6))
+    probability = np.where(core, 0.9, np.where(kept | extra, 0.6, 0.1))
+    return probability.astype(np.float32)
+
+
+def scene(index: int, side: int, length: int) -> tuple[np.ndarray, list[Target]]:
+    """uint8 RGB [length + 1, side, side, 3] of one test sequence, and its targets."""
+    plan = plan_sequence(seed=SEED, index=index, split="test")
+    rendered = list(itertools.islice(render(plan), length + 1))
+    frames = np.stack([imaging.resize(picture, side) for picture, _ in rendered])
+    labels = rendered[0][1]
+    steady = plan.to_frame(0)
+    scale = np.array([side / plan.size[1], side / plan.size[0]])
+    masks, speeds = [], []
+    for actor in plan.actors:
+        truth = imaging.resize_mask(labels == actor.object_id, side) > 0 if actor.object_id else None
+        if truth is None or truth.sum() < LEAST:
+            continue
+        places = [np.array(actor.track.pose(t, 0.5 * actor.length)[:2]) for t in (0, length)]
+        shift = (steady[:, :2] @ (places[1] - places[0])) * scale
+        masks.append(truth)
+        speeds.append(np.linalg.norm(shift) / length)
+    chosen = {True: [], False: []}
+    still = [k for k, speed in enumerate(speeds) if speed == 0]
+    for k, speed in enumerate(speeds):
+        moves = speed > CalibrationConfig.tau_motion
+        if not (moves or speed == 0) or len(chosen[moves]) == 2:
+            continue
+        others = [i for i in still if i != k]
+        if others:
+            gap = [abs(masks[i].sum() - masks[k].sum()) for i in others]
+            other = masks[others[int(np.argmin(gap))]]
+        else:  # a patch of ground of the same shape
+            other = np.roll(masks[k], (side // 3, side // 4), (0, 1))
+        chosen[moves].append(Target(masks[k], other, bool(moves)))
+    return frames, chosen[True] + chosen[False]
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / max((a | b).sum(), 1))
+
+
+def rows() -> dict[str, CalibrationConfig]:
+    """Every choice; the first is the paper's letter."""
+    base = CalibrationConfig()
+    found = {}
+    for background, selection, evidence, expansion in itertools.product(
+        (True,), ("best", "anchored"), ("none", "background", "residual", "first", "followed"), ("single", "geodesic")
+    ):
+        name = f"{evidence}, {expansion}, {selection}{', less background' if background else ''}"
+        found[name] = replace(
+            base, evidence=evidence, expansion=expansion, selection=selection, remove_background=background
+        )
+    return found
+
+
+def quality() -> None:
+    configs = rows()
+    length = CalibrationConfig.n_max
+    windows = CalibrationConfig().windows(length)
+    slots = 4 * len(DAMAGES)
+    maps_of = jax.jit(tmcc.motion_maps, static_argnums=2)
+    many = jax.jit(
+        lambda p, maps, config: jax.vmap(lambda one: tmcc.calibrate_on(one, maps, windows, config))(p), static_argnums=2
+    )
+    phi = jax.jit(jax.vmap(lambda p: tmcc._morphology(p > 0.5, CalibrationConfig())))
+    scores = defaultdict(list)  # (row, moving, damage) -> J
+    static_called = defaultdict(list)
+    rng = np.random.default_rng(_DAMAGE_SEED.value)
+    for index in range(_SEQUENCES.value):
+        frames, targets = scene(index, _SIDE.value, length)
+        if not targets:
+            continue
+        cases = [(target, kind) for target in targets for kind in DAMAGES]
+        firsts = np.zeros((slots, *frames.shape[1:3]), np.float32)
+        for k, (target, kind) in enumerate(cases):
+            firsts[k] = damaged(target, kind, rng)
+        plain = np.asarray(phi(firsts))
+        for k, (target, kind) in enumerate(cases):
+            scores["before", target.moving, kind].append(iou(firsts[k] > 0.5, target.truth))
+            scores["morphology alone", target.moving, kind].append(iou(plain[k], target.truth))
+        shown = grey(frames)
+        displacement = flow(shown)
+        maps = {}
+        for name, config in configs.items():
+            key = config.evidence, config.remove_background
+            if key not in maps:
+                maps[key] = maps_of(
+                    displacement, shown, replace(CalibrationConfig(), evidence=key[0], remove_background=key[1])
+                )
+            found = many(firsts, maps[key], config)
+            masks, is_static = np.asarray(found.mask), np.asarray(found.is_static)
+            for k, (target, kind) in enumerate(cases):
+                scores[name, target.moving, kind].append(iou(masks[k], target.truth))
+                static_called[name, target.moving].append(is_static[k])
+    for moving in (True, False):
+        count = len(scores["before", moving, DAMAGES[0]])
+        print(f"\n{'moving' if moving else 'static'} targets: {count}; mean J of the calibrated first mask")
+        print(f"{'':<52}" + "".join(f"{kind:>18}" for kind in DAMAGES) + f"{'mean':>8} {'worst':>7} {'static':>7}")
+        reference = np.array([scores["morphology alone", moving, kind] for kind in DAMAGES])
+        for name in ("before", "morphology alone", *configs):
+            values = np.array([scores[name, moving, kind] for kind in DAMAGES])
+            # `worst`: the largest loss of one target against morphology alone.
+            called = f"{np.mean(static_called[name, moving]):>7.2f}" if name in configs else ""
+            print(
+                f"{name:<52}"
+                + "".join(f"{v:>18.3f}" for v in values.mean(1))
+                + f"{values.mean():>8.3f} {(values - reference).min():>7.2f} {called}"
+            )
+
+
+def classical(probability: np.ndarray, frames: np.ndarray, c: CalibrationConfig, flows: list[np.ndarray]) -> np.ndarray:
+    """Equations 7 to 15 for evidence "background" with OpenCV and SciPy, as one would write them for speed."""
+    first, r0 = frames.astype(np.float32), probability > 0.5
+    anchor = probability > c.tau_sem
+    anchor = anchor if anchor.any() else r0
+    number, regions = cv2.connectedComponents(r0.astype(np.uint8), connectivity=8)
+    static = True
+    for n in c.windows(len(flows)):
+        part = first[: n + 1]
+        difference = np.abs(part - np.median(part, 0))
+        spread = 1.4826 * np.median(difference.reshape(n + 1, -1), 1)
+        threshold = np.maximum(c.evidence_sigmas * spread, c.evidence_floor)
+        d = np.zeros(r0.shape, np.float32)
+        for t in range(n):
+            d += cv2.magnitude(flows[t][..., 0], flows[t][..., 1]) * (difference[t] > threshold[t])
+        d /= n
+        if number > 1 and np.max(ndimage.mean(d, regions, range(1, number))) > c.tau_motion:
+            static = False
+            break
+
+    def phi(mask: np.ndarray) -> np.ndarray:
+        room = 2 * c.closing + 1
+        grown = cv2.copyMakeBorder(mask.astype(np.uint8), room, room, room, room, cv2.BORDER_CONSTANT)
+        closed = cv2.morphologyEx(grown, cv2.MORPH_CLOSE, disk(c.closing))[room:-room, room:-room]
+        return ndimage.binary_fill_holes(closed)
+
+    if static:
+        return phi(r0)
+    moving = r0 & (d > c.tau_motion)
+    mean, std = d[moving].mean(), max(d[moving].std(), c.sigma_floor)
+    away = np.abs(d - mean)
+    consistent = (away < c.alpha * std) & (d > c.tau_motion)
+    expanded, kernel = moving, disk(c.neighbourhood)
+    while True:
+        grown = expanded | ((cv2.dilate(expanded.astype(np.uint8), kernel) > 0) & consistent)
+        if c.expansion == "single" or (grown == expanded).all():
+            expanded = grown
+            break
+        expanded = grown
+    refined = expanded & ~(away > c.beta * std)
+    count, parts = cv2.connectedComponents(refined.astype(np.uint8), connectivity=8)
+    edge = lambda mask: mask & ~ndimage.binary_erosion(mask)  # noqa: E731
+    to_anchor = cv2.distanceTransform((~edge(anchor)).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    motion = np.zeros_like(r0)
+    if count > 1:
+        size = np.bincount(parts.ravel(), minlength=count)[1:]
+        shared = np.bincount(parts[anchor], minlength=count)[1:]
+        near = ndimage.minimum(to_anchor, np.where(edge(refined), parts, 0), range(1, count))
+        score = shared / np.minimum(size, anchor.sum()) + c.lam * np.exp(-near / c.sigma_s)
+        taken = np.arange(1, count)[np.arange(count - 1) == np.argmax(score)]
+        if c.selection == "anchored":
+            taken = np.union1d(taken, np.arange(1, count)[shared > 0])
+        motion = np.isin(parts, taken)
+    return phi(anchor | motion)
+
+
+def farneback(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    f = FarnebackConfig()
+    arguments = (f.pyr_scale, f.levels, f.winsize, f.iterations, f.poly_n, f.poly_sigma)
+    return cv2.calcOpticalFlowFarneback(before, after, None, *arguments, cv2.OPTFLOW_FARNEBACK_GAUSSIAN * f.gaussian)
+
+
+def speed() -> None:
+    config = replace(CalibrationConfig(), evidence="background", remove_background=False)
+    windows = config.windows(config.n_max)
+    frames = targets = None
+    for index in range(_SEQUENCES.value):
+        frames, targets = scene(index, _SIDE.value, config.n_max)
+        if targets and targets[0].moving:
+            break
+    rng = np.random.default_rng(0)
+    one = np.stack([damaged(targets[0], "half + look-alike", rng)])
+    eight = np.stack([damaged(targets[k % len(targets)], DAMAGES[k % len(DAMAGES)], rng) for k in range(8)])
+
+    @jax.jit
+    def ours(probability, pictures):
+        shown = grey(pictures)
+        maps = tmcc.motion_maps(flow(shown), shown, config)
+        return jax.vmap(lambda p: tmcc.calibrate_on(p, maps, windows, config).mask)(probability)
+
+    shared = jax.jit(lambda pictures: tmcc.motion_maps(flow(grey(pictures)), grey(pictures), config))
+    alone = jax.jit(lambda p, maps: jax.vmap(lambda q: tmcc.calibrate_on(q, maps, windows, config).mask)(p))
+    shown = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    stack = np.asarray(grey(frames))
+    pairs = list(itertools.pairwise(shown))
+    device = jax.device_put(frames)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        theirs = lambda p, flows: [classical(q, stack, config, flows) for q in p]  # noqa: E731
+        plain = lambda: [farneback(*pair) for pair in pairs]  # noqa: E731
+        threads = lambda: list(pool.map(lambda pair: farneback(*pair), pairs))  # noqa: E731
+        maps, flows = shared(device), plain()
+        work = {
+            "1 target": lambda: ours(one, device).block_until_ready(),
+            "8 targets": lambda: ours(eight, device).block_until_ready(),
+            "OpenCV + SciPy, 1 target": lambda: theirs(one, plain()),
+            "OpenCV in threads + SciPy, 1 target": lambda: theirs(one, threads()),
+            "OpenCV + SciPy, 8 targets": lambda: theirs(eight, plain()),
+            "  of this: flow and motion maps": lambda: shared(device).block_until_ready(),
+            "  of this: calibration of 1": lambda: alone(one, maps).block_until_ready(),
+            "  of this: calibration of 8": lambda: alone(eight, maps).block_until_ready(),
+            "  OpenCV + SciPy: calibration of 1": lambda: theirs(one, flows),
+        }
+        seconds = defaultdict(list)
+        for turn in range(_ROUNDS.value + 1):
+            for name, do in work.items():
+                started = time.perf_counter()
+                do()
+                if turn:
+                    seconds[name].append(time.perf_counter() - started)
+    same = iou(np.asarray(ours(one, device))[0], theirs(one, flows)[0])
+    print(f"{_SIDE.value}x{_SIDE.value}, {config.n_max} displacements, medians of {_ROUNDS.value} rounds")
+    base = np.median(seconds["1 target"])
+    for name, values in seconds.items():
+        print(f"{name:>40} {1000 * np.median(values):>9.1f} ms {np.median(values) / base:>6.2f}x")
+    print(f"IoU of the two results for one target: {same:.4f} (their flows differ by rounding)")
+    print(f"programs compiled: {ours._cache_size()} (for 1 and for 8 targets)")
+
+
+def chain() -> None:
+    """One target, half missing and a parked aircraft taken for it, from the first mask to the calibrated one."""
+    config = CalibrationConfig()
+    best = None
+    for index in range(_SEQUENCES.value):
+        frames, targets = scene(index, _SIDE.value, config.n_max)
+        for target in targets:
+            if target.moving and (best is None or target.truth.sum() > best[1].truth.sum()):
+                best = frames, target
+    frames, target = best
+    first = damaged(target, "half + look-alike", np.random.default_rng(1))
+    shown = grey(frames)
+    found = tmcc.calibrate(first, flow(shown), config, frames=shown)
+    y, x = np.nonzero(target.truth | (first > 0.5))
+    middle = [int((v.min() + v.max()) / 2) for v in (y, x)]
+    half = int(max(np.ptp(y), np.ptp(x)) / 2 + 14)
+    top, left = (int(np.clip(m - half, 0, max(_SIDE.value - 2 * half, 0))) for m in middle)
+    window = np.s_[top : top + 2 * half, left : left + 2 * half]
+    d = np.asarray(found.displacement)
+    pictures = {
+        "first mask R0": first > 0.5,
+        "motion D (8)": d / d.max(),
+        "moving (9)": found.moving,
+        "expanded (10)": found.expanded,
+        "refined (11)": found.refined,
+        "motion-verified (13)": found.motion,
+        "calibrated (15)": found.mask,
+        "truth": target.truth,
+    }
+    columns = []
+    for values in pictures.values():
+        values = np.asarray(values)[window]
+        frame = frames[0][window]
+        big = cv2.resize(frame, (320, 320), interpolation=cv2.INTER_CUBIC)
+        grown = cv2.resize(values.astype(np.float32), (320, 320), interpolation=cv2.INTER_LINEAR)
+        columns.append(viz.overlay(big, (grown > 0.5)[None]) if values.dtype == bool else viz.heat_map(big, grown))
+    half_way = len(columns) // 2
+    names = list(pictures)
+    lines = [
+        viz.strip([[picture] for picture in part], labels, height=320)
+        for part, labels in ((columns[:half_way], names[:half_way]), (columns[half_way:], names[half_way:]))
+    ]
+    picture = np.concatenate(lines)
+    cv2.imwrite(_PICTURE.value, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    print(f"J {iou(first > 0.5, target.truth):.2f} -> {iou(np.asarray(found.mask), target.truth):.2f}")
+
+
+def main(_: list[str]) -> None:
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "scipy", "opencv-python-headless"))
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}")
+    if _PICTURE.value:
+        chain()
+    elif _SPEED.value:
+        speed()
+    else:
+        quality()
+
+
+if __name__ == "__main__":
+    run(main)
