@@ -449,8 +449,11 @@ def _run_torch(
         flat = model.get_image_features(frame[None], return_dict=True).fpn_hidden_states[-1]  # [h * w, 1, D]
         side = config.image_size // 16
         embedding = flat.permute(1, 2, 0).reshape(1, config.d_model, side, side)
-        logits = torch.from_numpy(mask)[None] * 20 - 10
-        scaled = torch.sigmoid(logits) * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc
+        # SAM2's video predictor remembers a given mask as 0 and 1, from the decoder's grid enlarged again.
+        resize = functools.partial(torch.nn.functional.interpolate, mode="bilinear", align_corners=False)
+        coarse = resize(torch.from_numpy(mask)[None] * 20 - 10, [config.image_size // 4] * 2, antialias=True)
+        binary = (resize(coarse, [config.image_size] * 2) > 0).float()
+        scaled = binary * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc
         memory, _ = model.memory_encoder(embedding, scaled)
         # The session stores memories as bfloat16, which would be the largest difference by far.
         stored = session.output_dict_per_obj[target]["cond_frame_outputs"][0]

@@ -96,6 +96,7 @@ def build(config: ModelConfig) -> SAM2Base:
         multimask_max_pt_num=1,
         use_mlp_for_obj_ptr_proj=True,
         no_obj_embed_spatial=config.no_obj_embed_spatial,
+        binarize_mask_from_pts_for_mem_enc=True,
     )
     return model.eval()
 
@@ -109,7 +110,7 @@ def track(model: SAM2Base, frames: torch.Tensor, mask: torch.Tensor) -> list[dic
       mask: float [1, 1, S, S] in {0, 1}.
 
     Returns:
-      For each frame `pred_masks`, `object_score_logits` and `obj_ptr`.
+      For each frame `pred_masks`, `object_score_logits`, `obj_ptr` and `maskmem_features`.
     """
     outputs: dict[str, dict] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
     results = []
@@ -127,7 +128,21 @@ def track(model: SAM2Base, frames: torch.Tensor, mask: torch.Tensor) -> list[dic
             mask_inputs=mask if t == 0 else None,
             output_dict=outputs,
             num_frames=length,
+            run_mem_encoder=t > 0,
         )
+        if t == 0:  # as the predictor does with what a user gave: the low resolution enlarged, then 0 and 1
+            enlarged = torch.nn.functional.interpolate(
+                out["pred_masks"], [model.image_size] * 2, mode="bilinear", align_corners=False
+            )
+            out["maskmem_features"], out["maskmem_pos_enc"] = model._encode_new_memory(
+                current_vision_feats=features,
+                feat_sizes=sizes,
+                pred_masks_high_res=enlarged,
+                object_score_logits=out["object_score_logits"],
+                is_mask_from_pts=True,
+            )
         outputs["cond_frame_outputs" if t == 0 else "non_cond_frame_outputs"][t] = out
-        results.append({name: out[name] for name in ("pred_masks", "object_score_logits", "obj_ptr")})
+        results.append(
+            {name: out[name] for name in ("pred_masks", "object_score_logits", "obj_ptr", "maskmem_features")}
+        )
     return results

@@ -51,7 +51,7 @@ def case():
 
 
 def worst(case, params=None, config: ModelConfig = CONFIG) -> float:
-    """Largest relative difference from upstream over all frames, of masks and pointers."""
+    """Largest relative difference from upstream over all frames, of masks and pointers, and of the first memory."""
     upstream, own, frames, mask = case
     net = functional.build(config)
     params = jax.tree.map(jnp.asarray, own if params is None else params)
@@ -65,7 +65,7 @@ def worst(case, params=None, config: ModelConfig = CONFIG) -> float:
         return functional.step(net, params, bank, functional.encode_frame(net, params, image))
 
     bank, output = begin(params, frames[:1], mask[None])
-    differences = []
+    differences = [relative(bank.feature.value[:, 0], upstream[0]["maskmem_features"])]
     for t, theirs in enumerate(upstream):
         if t:
             bank, output = step(params, bank, frames[t : t + 1])
@@ -174,8 +174,10 @@ def test_the_published_memory_has_64_channels():
     assert shapes.pointer.value.shape == (1, 16, 256)
 
 
-def test_the_first_masks_memory_is_neither_binary_nor_raw():
-    """Upstream's builder binarises masks made from clicks; a given mask stays +-10 before the sigmoid."""
-    mask = jnp.zeros((1, 8, 8)).at[:, 2:5].set(1)
-    logits = mqc_sam.logits_from_mask(mask)
-    assert set(np.unique(logits)) == {-10.0, 10.0}
+def test_a_first_mask_remembered_as_probabilities_is_seen(case, monkeypatch):
+    """Upstream's builder switches on that a given mask is remembered as 0 and 1."""
+    true_encode = mqc_sam.MQCSAM.encode_memory
+    monkeypatch.setattr(
+        mqc_sam.MQCSAM, "encode_memory", lambda self, features, output, *_: true_encode(self, features, output)
+    )
+    assert worst(case) > 3 * TOLERANCE

@@ -212,9 +212,12 @@ class MQCSAM(nn.Module):
         return self._output(prediction, grounding.coarse_logits)
 
     def start_from_mask(self, features: Features, masks: jax.Array) -> tuple[MemoryBank, Output]:
-        """Frame 0 from masks [N, S, S] (bool or float in [0, 1]), without text, as SAM2's video predictor does."""
+        """Frame 0 from masks [N, S, S] (bool or float in [0, 1]), without text, as SAM2's video predictor does.
+
+        It remembers a mask that a user gave as 0 and 1, from the decoder's grid enlarged again.
+        """
         output = self.output_from_mask(features, masks)
-        return self.write_anchor(features, output, mask_logits=logits_from_mask(masks)), output
+        return self.write_anchor(features, output, binary=True), output
 
     def output_from_mask(self, features: Features, masks: jax.Array) -> Output:
         """The given masks as frame 0's output; the decoder only turns them into object pointers."""
@@ -238,18 +241,21 @@ class MQCSAM(nn.Module):
             decision=self._no_decision(n),
         )
 
-    def write_anchor(self, features: Features, output: Output, mask_logits: jax.Array | None = None) -> MemoryBank:
+    def write_anchor(
+        self, features: Features, output: Output, mask_logits: jax.Array | None = None, binary: bool = False
+    ) -> MemoryBank:
         """A fresh memory that holds frame 0 alone. `mask_logits` [N, S, S] replaces the output's own mask."""
         c, n = self.config, output.pointer.shape[0]
         grid = c.image_size // 16
         if c.memory == "dami":
             own = output.mask_logits if mask_logits is None else mask_logits
-            return dami_bank.begin(c.dami, self.encode_memory(features, output, mask_logits), output.pointer, own)
+            entry = self.encode_memory(features, output, mask_logits, binary)
+            return dami_bank.begin(c.dami, entry, output.pointer, own)
         bank = MemoryBank(
             feature=Slots.empty(n, c.num_maskmem, (grid, grid, c.mem_dim), self.dtype),
             pointer=Slots.empty(n, c.max_obj_ptrs, (c.d_model,), self.dtype),
         )
-        feature = self.encode_memory(features, output, mask_logits)
+        feature = self.encode_memory(features, output, mask_logits, binary)
         return MemoryBank(
             feature=memory_bank.anchor(bank.feature, feature), pointer=memory_bank.anchor(bank.pointer, output.pointer)
         )
@@ -327,13 +333,20 @@ class MQCSAM(nn.Module):
         scaled = age.astype(jnp.float32) / (self.config.max_obj_ptrs - 1)
         return self.obj_ptr_tpos_proj(position.sine_1d(scaled, self.config.d_model).astype(self.dtype))
 
-    def encode_memory(self, features: Features, output: Output, mask_logits: jax.Array | None = None) -> jax.Array:
-        """MemoryEncoder(frame, mask) (eq. 17's operator): [N, h, w, mem_dim]."""
+    def encode_memory(
+        self, features: Features, output: Output, mask_logits: jax.Array | None = None, binary: bool = False
+    ) -> jax.Array:
+        """MemoryEncoder(frame, mask) (eq. 17's operator): [N, h, w, mem_dim].
+
+        Args:
+          binary: the mask is 0 and 1, not a probability (upstream's `binarize_mask_from_pts_for_mem_enc`).
+        """
         c = self.config
         if mask_logits is None:
             size = (c.image_size, c.image_size)
             mask_logits = torch_ops.resize_bilinear(output.mask_logits[..., None], size)[..., 0]
-        mask = jax.nn.sigmoid(mask_logits) * c.sigmoid_scale_for_mem_enc + c.sigmoid_bias_for_mem_enc
+        mask = (mask_logits > 0).astype(jnp.float32) if binary else jax.nn.sigmoid(mask_logits)
+        mask = mask * c.sigmoid_scale_for_mem_enc + c.sigmoid_bias_for_mem_enc
         feature, _ = self.memory_encoder(features.embedding, mask[..., None].astype(self.dtype))
         if c.no_obj_embed_spatial:
             absent = (output.presence_logits <= 0)[:, None, None, None]
