@@ -6,8 +6,8 @@
 
 Scenes are the synthetic test split's (the fixed seed of `rs_rvos_synth`), their first n_max + 1 frames; up to two
 moving and two static objects of each, named or not. A target is moving if the truth moves it by more than tau_motion
-pixels a frame at the model's size, static if not at all. First masks are truth, damaged on purpose; the core of what is left of
-the target is certain (0.9), the rest of the mask is likely (0.6).
+pixels a frame at the model's size, static if not at all. First masks are truth, damaged on purpose; the core of what is
+left of the target is certain (0.9), the rest of the mask is likely (0.6).
 
 `--speed` compares with the same work written with OpenCV and SciPy, alternating in one run.
 """

@@ -79,9 +79,10 @@ class CalibrationConfig:
       lam, sigma_s: weight and scale of proximity in a component's score (12).
       closing: radius of the closing (15).
       evidence: what must say that a pixel moves before its displacement counts, since dense flow smears. "background":
-        the frame differs there from the window's median frame; "residual": the displacement explains the next frame
-        better than standing still does; "none": nothing.
-      evidence_sigmas: "background": robust standard deviations of difference that are motion.
+        the frame differs there from the window's median frame; "first": frame 0 does, whatever later frames do;
+        "followed": as "first", and displacements are averaged along the pixels' paths, not in place; "residual": the
+        displacement explains the next frame better than standing still does; "none": nothing.
+      evidence_sigmas: all but "residual": robust standard deviations of difference that are motion.
       evidence_floor: grey levels (of 255) that a difference must at least have.
       expansion: "single": one neighbourhood is tried (10); "geodesic": again and again until nothing joins.
       selection: "best": the component of the highest score (13); "anchored": with it every component that shares

@@ -56,7 +56,7 @@ def flow(frames: jax.Array, config: object = FarnebackConfig()) -> jax.Array:
     return ESTIMATORS[type(config)](frames, config)
 
 
-def _sample(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+def sample(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """Bilinear: [H, W] at positions [...] in pixels; beyond the edge the border repeats."""
     height, width = image.shape
     x, y = jnp.clip(x, 0, width - 1), jnp.clip(y, 0, height - 1)
@@ -98,7 +98,7 @@ def warp(image: jax.Array, displacement: jax.Array) -> jax.Array:
     height, width = image.shape[-2:]
     x, y = _grid(height, width)
     images, moves = image.reshape(-1, height, width), displacement.reshape(-1, height, width, 2)
-    warped = jax.vmap(lambda one, move: _sample(one, x + move[..., 0], y + move[..., 1]))(images, moves)
+    warped = jax.vmap(lambda one, move: sample(one, x + move[..., 0], y + move[..., 1]))(images, moves)
     return warped.reshape(image.shape)
 
 
@@ -261,6 +261,6 @@ def stabilise(frames: jax.Array, affine: jax.Array) -> tuple[jax.Array, jax.Arra
         u = place[0, 0] * x + place[0, 1] * y + place[0, 2]
         v = place[1, 0] * x + place[1, 1] * y + place[1, 2]
         inside = (u >= 0) & (u <= width - 1) & (v >= 0) & (v <= height - 1)
-        return _sample(frame, u, v), inside
+        return sample(frame, u, v), inside
 
     return jax.vmap(align)(frames, maps)

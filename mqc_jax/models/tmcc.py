@@ -15,8 +15,7 @@ from jax import lax
 from mqc_jax.config import CalibrationConfig
 from mqc_jax.errors import UserError
 from mqc_jax.models import regions
-from mqc_jax.models.flow import _sample as flow_sample
-from mqc_jax.models.flow import grey, remove_background_motion, stabilise, warp
+from mqc_jax.models.flow import grey, remove_background_motion, sample, stabilise, warp
 
 DEFAULT = CalibrationConfig()
 
@@ -87,11 +86,12 @@ def motion_evidence(displacement: jax.Array, frames: jax.Array | None, config: C
         return jnp.ones(displacement.shape[:3], bool)
     frames = jnp.asarray(frames, jnp.float32)
     before, after = frames[:-1], frames[1:]
-    if config.evidence == "background":
+    if config.evidence in ("background", "first", "followed"):
         difference = jnp.abs(frames - median_frame(frames))
         spread = 1.4826 * jnp.median(difference, axis=(1, 2), keepdims=True)
         threshold = jnp.maximum(config.evidence_sigmas * spread, config.evidence_floor)
-        return (difference > threshold)[:-1]
+        shown = (difference > threshold)[:-1]
+        return shown if config.evidence == "background" else jnp.broadcast_to(shown[0], shown.shape)
     still = jnp.abs(after - before)
     moved = jnp.abs(jax.vmap(warp)(after, displacement) - before)
     return (still - moved) > config.evidence_floor
@@ -113,34 +113,27 @@ def motion_maps(displacement: jax.Array, frames: jax.Array | None, config: Calib
     maps = []
     for n in windows:
         part = displacement[:n]
-        if config.evidence in ("first", "followed"):
-            shown = _first_frame(frames, config)
-            speed = followed_speed(part) if config.evidence == "followed" else jnp.sqrt((part * part).sum(-1)).mean(0)
-            if seen is not None:
-                shown = shown & seen[: n + 1].all(0)
-            maps.append(speed * shown)
-            continue
         shown = motion_evidence(part, None if frames is None else frames[: n + 1], config)
         if seen is not None:
             shown = shown & seen[:n] & seen[1 : n + 1]
-        maps.append((jnp.sqrt((part * part).sum(-1)) * shown).mean(0))
+        if config.evidence == "followed":
+            maps.append(followed_speed(part) * shown[0])
+        else:
+            maps.append((jnp.sqrt((part * part).sum(-1)) * shown).mean(0))
     return jnp.stack(maps)
 
 
-def _first_frame(frames: jax.Array, config: CalibrationConfig) -> jax.Array:
-    difference = jnp.abs(frames[0] - median_frame(frames))
-    spread = 1.4826 * jnp.median(difference)
-    return difference > jnp.maximum(config.evidence_sigmas * spread, config.evidence_floor)
-
-
 def followed_speed(displacement: jax.Array) -> jax.Array:
-    """Mean length of the displacements along each first-frame pixel's path."""
+    """Eq. 8 along the paths of frame 0's pixels in place of at fixed pixels: float32 [H, W], from [n, H, W, 2].
+
+    At a fixed pixel a small target soon has passed, and its trail counts as much as itself.
+    """
     height, width = displacement.shape[1:3]
     y, x = jnp.meshgrid(jnp.arange(height, dtype=jnp.float32), jnp.arange(width, dtype=jnp.float32), indexing="ij")
 
     def move(carry, field):
         x, y, total = carry
-        dx, dy = (flow_sample(field[..., k], x, y) for k in range(2))
+        dx, dy = (sample(field[..., k], x, y) for k in range(2))
         return (x + dx, y + dy, total + jnp.sqrt(dx * dx + dy * dy)), None
 
     (_, _, total), _ = lax.scan(move, (x, y, jnp.zeros_like(x)), displacement)
