@@ -15,6 +15,7 @@ left of the target is certain (0.9), the rest of the mask is likely (0.6).
 import itertools
 import os
 import platform
+import re
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,7 @@ from mqc_jax.models.flow import flow, grey
 _SEQUENCES = flags.DEFINE_integer("sequences", 29, "Sequences of the test split.", lower_bound=1)
 _SIDE = flags.DEFINE_integer("side", 480, "Side of the model's input.", lower_bound=64)
 _DAMAGE_SEED = flags.DEFINE_integer("damage_seed", 0, "Seed of the damages.")
+_ROWS = flags.DEFINE_string("rows", "", "Only the rows whose name this regular expression finds.")
 _SPEED = flags.DEFINE_bool("speed", False, "Time it instead.")
 _ROUNDS = flags.DEFINE_integer("rounds", 9, "Rounds that are timed, after one that is not.", lower_bound=1)
 _PICTURE = flags.DEFINE_string("picture", None, "Draw the chain of one target into this file instead.")
@@ -131,7 +133,10 @@ def rows() -> dict[str, CalibrationConfig]:
     base = CalibrationConfig()
     found = {}
     for background, selection, evidence, expansion in itertools.product(
-        (True,), ("best",), ("none", "background", "residual", "first", "followed"), ("single", "geodesic")
+        (False, True),
+        ("best", "anchored"),
+        ("none", "background", "residual", "first", "followed"),
+        ("single", "geodesic"),
     ):
         name = f"{evidence}, {expansion}, {selection}{', less background' if background else ''}"
         found[name] = replace(
@@ -141,7 +146,7 @@ def rows() -> dict[str, CalibrationConfig]:
 
 
 def quality() -> None:
-    configs = rows()
+    configs = {name: config for name, config in rows().items() if re.search(_ROWS.value, name)}
     length = CalibrationConfig.n_max
     windows = CalibrationConfig().windows(length)
     slots = 4 * len(DAMAGES)

@@ -13,7 +13,7 @@ from mqc_jax.video import open_video
 
 DATA = Path(os.environ.get("MQC_JAX_TEST_DATA", ""))
 pytestmark = pytest.mark.skipif(
-    not (DATA / "README.md").is_file(),
+    not (DATA / "aerial_aphill").is_dir(),
     reason="real test video is not here; set MQC_JAX_TEST_DATA to the folder with aerial_aphill/ and vos_bike/",
 )
 
