@@ -107,7 +107,7 @@ class CalibrationConfig:
     evidence_sigmas: float = 4.0
     evidence_floor: float = 4.0
     expansion: str = "geodesic"
-    selection: str = "anchored"
+    selection: str = "best"
     remove_background: bool = False
 
     def __post_init__(self) -> None:
