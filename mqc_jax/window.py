@@ -50,10 +50,10 @@ def _calibrate(
     return jax.vmap(lambda p: tmcc.calibrate_on(p, maps, windows, config))(jax.nn.sigmoid(logits))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _settle(net: MQCSAM, params, features: Features, output: Output, logits: jax.Array, mask: jax.Array):
+@functools.partial(jax.jit, static_argnums=(0, 6))
+def _settle(net: MQCSAM, params, features: Features, output: Output, logits: jax.Array, mask: jax.Array, given: bool):
     kept = jnp.where(mask == (logits > 0), logits, jnp.where(mask, CERTAIN, -CERTAIN))
-    return *functional.start_calibrated(net, params, features, output, kept), kept
+    return *functional.start_calibrated(net, params, features, output, kept, given), kept
 
 
 class CalibrationWindow:
@@ -71,6 +71,7 @@ class CalibrationWindow:
     def __init__(self, net: MQCSAM, params, image: np.ndarray, tokens: tuple | None, masks: np.ndarray | None):
         self.net, self.params, self.config = net, params, net.config.tmcc
         self.images = [image]
+        self._given = masks is not None
         self._displacements: list[jax.Array] = []
         if masks is None:
             self._features, self._output, self._logits = _first(net, params, image, *tokens)
@@ -100,7 +101,7 @@ class CalibrationWindow:
         if self._found is None or len(self._displacements) not in self.config.windows(self.config.n_max):
             self._found = self._ask()
         bank, output, logits = _settle(
-            self.net, self.params, self._features, self._output, self._logits, self._found.mask
+            self.net, self.params, self._features, self._output, self._logits, self._found.mask, self._given
         )
         return bank, output, np.asarray(logits), self._found
 

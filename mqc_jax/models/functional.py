@@ -74,10 +74,10 @@ def first_from_mask(net: MQCSAM, params: Params, features: Features, masks: jax.
 
 
 def start_calibrated(
-    net: MQCSAM, params: Params, features: Features, output: Output, logits: jax.Array
+    net: MQCSAM, params: Params, features: Features, output: Output, logits: jax.Array, given: bool = False
 ) -> tuple[MemoryBank, Output]:
     """Frame 0 with calibrated masks: logits [N, S, S]."""
-    return net.apply({"params": params}, features, output, logits, method="start_calibrated")
+    return net.apply({"params": params}, features, output, logits, given, method="start_calibrated")
 
 
 def step(net: MQCSAM, params: Params, bank: MemoryBank, features: Features) -> tuple[MemoryBank, Output]:

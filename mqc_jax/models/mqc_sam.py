@@ -194,15 +194,18 @@ class MQCSAM(nn.Module):
         """Frame 0 from a sentence, before anything is remembered."""
         return self.decode_first(features, self.ground(features, text))
 
-    def start_calibrated(self, features: Features, output: Output, logits: jax.Array) -> tuple[MemoryBank, Output]:
+    def start_calibrated(
+        self, features: Features, output: Output, logits: jax.Array, given: bool = False
+    ) -> tuple[MemoryBank, Output]:
         """Frame 0 with the mask that TMCC made of it: `logits` [N, S, S] replace the output's own and are remembered.
 
         The pointer stays the one that the decoder gave: the paper calibrates the mask in memory and nothing else.
+        `given`: the first mask came from a user, and is remembered as `start_from_mask` does.
         """
         quarter = logits.shape[1] // 4
         small = torch_ops.resize_bilinear(logits[..., None], (quarter, quarter), antialias=True)[..., 0]
         output = output.replace(mask_logits=small)
-        return self.write_anchor(features, output, mask_logits=logits), output
+        return self.write_anchor(features, output, None if given else logits, binary=given), output
 
     def decode_first(self, features: Features, grounding: crobim.Grounding) -> Output:
         """SAM2's decoder on frame 0: language tokens as sparse prompts, the coarse logits as its mask prompt."""
