@@ -14,7 +14,7 @@ help:
 	@echo "make demo      one synthetic satellite clip and a sentence, segmented; prints where the report is"
 	@echo "make test      lint and the fast tests"
 	@echo "make test-all  the slow tests too"
-	@echo "make parity    the published sizes, Hiera-L included, frame by frame against PyTorch (minutes, 12 GB)"
+	@echo "make parity    the published sizes, Hiera-L included, frame by frame against PyTorch (about 8 minutes)"
 	@echo "make format    rewrite the code as ruff wants it"
 	@echo "make clean     remove the virtual environment, caches and the demo's output"
 

@@ -1,5 +1,7 @@
 """The public PyTorch SAM2 at any size, built from one of the project's model configs."""
 
+from collections.abc import Iterator
+
 import torch
 from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
@@ -101,19 +103,23 @@ def build(config: ModelConfig) -> SAM2Base:
     return model.eval()
 
 
-@torch.no_grad()
 def track(model: SAM2Base, frames: torch.Tensor, mask: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+    """All that `stream` yields."""
+    return list(stream(model, frames, mask))
+
+
+@torch.no_grad()
+def stream(model: SAM2Base, frames: torch.Tensor, mask: torch.Tensor) -> Iterator[dict[str, torch.Tensor]]:
     """Follows one target from frame 0's mask, as the public video predictor drives `track_step`.
 
     Args:
       frames: float [T, 3, S, S], normalised.
       mask: float [1, 1, S, S] in {0, 1}.
 
-    Returns:
+    Yields:
       For each frame `pred_masks`, `object_score_logits`, `obj_ptr` and `maskmem_features`.
     """
     outputs: dict[str, dict] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
-    results = []
     # Upstream scales pointer times by a short clip's length; a stream assumes a long one.
     length = max(len(frames), model.max_obj_ptrs_in_encoder)
     for t, frame in enumerate(frames):
@@ -142,7 +148,4 @@ def track(model: SAM2Base, frames: torch.Tensor, mask: torch.Tensor) -> list[dic
                 is_mask_from_pts=True,
             )
         outputs["cond_frame_outputs" if t == 0 else "non_cond_frame_outputs"][t] = out
-        results.append(
-            {name: out[name] for name in ("pred_masks", "object_score_logits", "obj_ptr", "maskmem_features")}
-        )
-    return results
+        yield {name: out[name] for name in ("pred_masks", "object_score_logits", "obj_ptr", "maskmem_features")}

@@ -76,7 +76,8 @@ def first_from_mask(net: MQCSAM, params: Params, features: Features, masks: jax.
 def start_calibrated(
     net: MQCSAM, params: Params, features: Features, output: Output, logits: jax.Array, given: bool = False
 ) -> tuple[MemoryBank, Output]:
-    """Frame 0 with calibrated masks: logits [N, S, S]."""
+    """Frame 0 with calibrated masks: logits [N, S, S]. `given`: they go back to masks, not to a sentence, and are
+    remembered as 0 and 1."""
     return net.apply({"params": params}, features, output, logits, given, method="start_calibrated")
 
 
