@@ -47,7 +47,7 @@ def _calibrate(
     """[N, S, S], [T, S, S, 2], uint8 [T + 1, S, S, 3] -> a `Calibration` with a leading axis N."""
     maps = tmcc.motion_maps(displacement, flow.grey(frames), config)
     windows = config.windows(displacement.shape[0])
-    return jax.vmap(lambda p: tmcc.calibrate_on(p, maps, windows, config))(jax.nn.sigmoid(logits))
+    return jax.lax.map(lambda p: tmcc.calibrate_on(p, maps, windows, config), jax.nn.sigmoid(logits))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 6))

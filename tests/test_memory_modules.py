@@ -11,6 +11,7 @@ from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler
 from sam2.modeling.memory_encoder import MemoryEncoder as TorchMemoryEncoder
 from sam2.modeling.position_encoding import PositionEmbeddingSine
 from sam2.modeling.sam.transformer import RoPEAttention as TorchRoPEAttention
+from sam2.modeling.sam2_utils import LayerNorm2d
 from torch_parity import TOLERANCE, compiled, jitted, normal, ported, randomise, relative, to_torch
 
 from mqc_jax.convert import torch_to_flax
@@ -91,6 +92,13 @@ def test_encoder_traps_are_seen(monkeypatch, trap):
     feat, masks = encoder_inputs(32)
     if trap == "tanh gelu":
         monkeypatch.setattr(memory_encoder, "gelu", jax.nn.gelu)
+        # The two differ most, beside their own size, some way below zero: there the encoder's activations are put.
+        for layer in theirs.mask_downsampler.encoder:
+            if isinstance(layer, LayerNorm2d):
+                layer.weight.data *= 0.3
+                layer.bias.data -= 2.5
+        theirs.mask_downsampler.encoder[-1].weight.data *= 100  # and nothing else may drown them
+        theirs.mask_downsampler.encoder[-1].bias.data.zero_()
     else:
         monkeypatch.setattr(memory_encoder, "TRUNK_EPSILON", 1e-5)
         masks = 1e-2 * masks
@@ -98,7 +106,7 @@ def test_encoder_traps_are_seen(monkeypatch, trap):
     with torch.no_grad():
         expected = theirs(to_torch(feat), to_torch(masks), skip_mask_sigmoid=True)["vision_features"]
     variables = ported(theirs, ours, feat, masks)
-    assert relative(compiled(ours)(variables, feat, masks)[0], expected) > 1.5 * TOLERANCE
+    assert relative(compiled(ours)(variables, feat, masks)[0], expected) > 10 * TOLERANCE
     monkeypatch.undo()
     assert relative(jitted(ours)(variables, feat, masks)[0], expected) < TOLERANCE
 

@@ -241,6 +241,36 @@ def test_several_targets_equal_one_by_one():
         assert together.window[n] == alone.window
 
 
+def grown(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A random case inside a larger still frame, anywhere, also at its border."""
+    probability, displacement, frames = random_case(rng)
+    top, left = rng.integers(0, 60 - SHAPE[0] + 1), rng.integers(0, 72 - SHAPE[1] + 1)
+    place = ((top, 60 - SHAPE[0] - top), (left, 72 - SHAPE[1] - left))
+    fewer = np.zeros_like(probability)  # a small first mask, or one that the square cannot hold
+    rows, columns = sorted(rng.integers(0, SHAPE[0] + 1, 2)), sorted(rng.integers(0, SHAPE[1] + 1, 2))
+    fewer[slice(*rows), slice(*columns)] = probability[slice(*rows), slice(*columns)]
+    return (
+        np.pad(fewer, place),
+        np.pad(displacement, ((0, 0), *place, (0, 0))),
+        np.pad(frames, ((0, 0), *place), constant_values=100),
+    )
+
+
+@pytest.mark.parametrize("name", ["the paper's letter", "geodesic", "background"])
+def test_a_target_that_is_cut_out_equals_the_whole_frame(name, monkeypatch):
+    config, rng = CONFIGS[name], np.random.default_rng(8)
+    cases = [grown(rng) for _ in range(120)]
+    windows = config.windows(LENGTH)
+    maps_of = jax.jit(lambda d, f: tmcc.motion_maps(d, f, config))
+    maps = [maps_of(d, f) for _, d, f in cases]
+    whole = jax.jit(lambda p, m: tmcc._calibrate_whole(p, m, windows, config))
+    expected = [whole(case[0], m) for case, m in zip(cases, maps, strict=True)]
+    monkeypatch.setattr(tmcc, "CUT", 40)
+    cut = jax.jit(lambda p, m: tmcc.calibrate_on(p, m, windows, config))
+    for case, m, plain in zip(cases, maps, expected, strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), cut(case[0], m), plain)
+
+
 def test_one_compilation_serves_every_target_of_a_size():
     rng, config = np.random.default_rng(6), CONFIGS["geodesic"]
     case = random_case(rng)
