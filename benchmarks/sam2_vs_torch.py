@@ -37,7 +37,9 @@ _SIZE = flags.DEFINE_enum("size", "large", sorted(HIERA_SIZES), "Hiera's size.")
 _SIDE = flags.DEFINE_integer("side", 480, "Side of the model's input.", lower_bound=64)
 _ROUNDS = flags.DEFINE_integer("rounds", 8, "Frames that are timed, after eight that fill the memory.", lower_bound=1)
 _CHILD = flags.DEFINE_enum("child", None, ["jax", "torch"], "Used by the benchmark itself: latency and memory alone.")
-_PARTS = flags.DEFINE_multi_enum("part", ["time", "bfloat16", "process"], ["time", "bfloat16", "process"], "What to do.")
+_PARTS = flags.DEFINE_multi_enum(
+    "part", ["time", "bfloat16", "process"], ["time", "bfloat16", "process"], "What to do."
+)
 FILL = 9
 """Frames until the memory is full: the first one, its six followers, and two more."""
 
@@ -56,14 +58,14 @@ def configuration() -> ModelConfig:
 
 def scene(length: int) -> tuple[np.ndarray, np.ndarray]:
     sys.path.insert(0, str(TESTS))
-    from test_video_parity import moving_scene  # noqa: PLC0415
+    from test_video_parity import moving_scene
 
     return moving_scene(length, _SIDE.value)
 
 
 def pixels(frames: np.ndarray):
     """uint8 [T, S, S, 3] -> normalised torch [T, 3, S, S]."""
-    import torch  # noqa: PLC0415
+    import torch
 
     scaled = (frames / np.float32(255) - np.array(IMAGE_MEAN, np.float32)) / np.array(IMAGE_STD, np.float32)
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(0, 3, 1, 2)))
@@ -71,9 +73,9 @@ def pixels(frames: np.ndarray):
 
 def upstream():
     sys.path.insert(0, str(TESTS))
-    import sam2_oracle  # noqa: PLC0415
-    import torch  # noqa: PLC0415
-    from torch_parity import randomise  # noqa: PLC0415
+    import sam2_oracle
+    import torch
+    from torch_parity import randomise
 
     torch.manual_seed(0)
     # Without gradients: the operation counter looks for their functions even where none are recorded.
@@ -92,7 +94,7 @@ def ported(model, dtype: str = "float32") -> Model:
         rng = np.random.default_rng(0)
         params = jax.tree.map(lambda x: jnp.asarray(0.02 * rng.standard_normal(x.shape, np.float32)), template)
         return Model(config, params, None, net, "benchmark")
-    from mqc_jax.convert import torch_to_flax  # noqa: PLC0415
+    from mqc_jax.convert import torch_to_flax
 
     vision = {name: value for name, value in template.items() if name not in ("text_encoder", "bridge")}
     params = torch_to_flax({k: v.numpy() for k, v in model.state_dict().items()}, vision)
@@ -101,7 +103,7 @@ def ported(model, dtype: str = "float32") -> Model:
 
 def peak(rounds: int = 7) -> dict[str, float]:
     """GFLOP/s of a float32 matrix product, best of several sizes and rounds: what the machine can reach."""
-    import torch  # noqa: PLC0415
+    import torch
 
     best = {"jax": 0.0, "torch": 0.0}
     for n in (1024, 2048, 3072):
@@ -110,7 +112,10 @@ def peak(rounds: int = 7) -> dict[str, float]:
         product = jax.jit(jnp.dot)
         product(ours, ours).block_until_ready()
         for _ in range(rounds):
-            for name, do in (("jax", lambda: product(ours, ours).block_until_ready()), ("torch", lambda: theirs @ theirs)):
+            for name, do in (
+                ("jax", lambda: product(ours, ours).block_until_ready()),
+                ("torch", lambda: theirs @ theirs),
+            ):
                 started = time.perf_counter()
                 do()
                 best[name] = max(best[name], 2 * n**3 / (time.perf_counter() - started) / 1e9)
@@ -171,8 +176,8 @@ def processes() -> None:
 
 
 def alternating() -> None:
-    import torch  # noqa: PLC0415
-    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
 
     oracle, reference = upstream()
     model = ported(reference)
@@ -192,9 +197,7 @@ def alternating() -> None:
             one, tensor = frames[t], tensors[t : t + 1]
             seconds["frame"].append(timed(lambda one=one: tracker.push(one)))
             seconds["frame torch"].append(timed(lambda: next(stream)))
-            seconds["encoder"].append(
-                timed(lambda one=one: jax.block_until_ready(encode(model.params, one[None])))
-            )
+            seconds["encoder"].append(timed(lambda one=one: jax.block_until_ready(encode(model.params, one[None]))))
             seconds["encoder torch"].append(timed(lambda tensor=tensor: reference.forward_image(tensor)))
         count = oracle.stream(reference, tensors, torch.from_numpy(mask)[None, None])
         for _ in range(FILL):
@@ -216,7 +219,9 @@ def alternating() -> None:
         rate = work[name] / ours
         shares = f"{rate / max(machine.values()):>21.2f} {work[name] / theirs / max(machine.values()):>8.2f}"
         label = "tracked frame" if name == "frame" else "image encoder"
-        print(f"{label:<16} {work[name]:>7.1f} {ours:>10.3f} {theirs:>10.3f} {theirs / ours:>6.2f} {rate:>8.0f} {shares}")
+        print(
+            f"{label:<16} {work[name]:>7.1f} {ours:>10.3f} {theirs:>10.3f} {theirs / ours:>6.2f} {rate:>8.0f} {shares}"
+        )
 
 
 def bfloat16() -> None:

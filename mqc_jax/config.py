@@ -15,7 +15,7 @@ from mqc_jax.errors import UserError, nearest
 
 CALIBRATIONS = ("none", "tmcc")
 MEMORIES = ("sam2", "dami")
-EVIDENCE = ("none", "background", "residual", "first", "followed")
+EVIDENCE = ("none", "background", "residual", "vacated")
 EXPANSION = ("single", "geodesic")
 SELECTION = ("best", "anchored")
 FOCAL_PER = ("pixel", "target")
@@ -78,10 +78,11 @@ class CalibrationConfig:
       neighbourhood: radius of N(.) (10).
       lam, sigma_s: weight and scale of proximity in a component's score (12).
       closing: radius of the closing (15).
-      evidence: what must say that a pixel moves before its displacement counts, since dense flow smears. "background":
-        the frame differs there from the window's median frame; "first": frame 0 does, whatever later frames do;
-        "followed": as "first", and displacements are averaged along the pixels' paths, not in place; "residual": the
-        displacement explains the next frame better than standing still does; "none": nothing.
+      evidence: what must say that a pixel moves before its displacement counts, since dense flow smears. "vacated":
+        frame 0 shows there what is gone later: it differs from the median of all the longest window's frames and from
+        that of its last third, so a stream waits for that window's end; "background": the frame differs from the
+        median of the window so far; "residual": the displacement explains the next frame better than standing still
+        does; "none": nothing.
       evidence_sigmas: all but "residual": robust standard deviations of difference that are motion.
       evidence_floor: grey levels (of 255) that a difference must at least have.
       expansion: "single": one neighbourhood is tried (10); "geodesic": again and again until nothing joins.
@@ -103,7 +104,7 @@ class CalibrationConfig:
     lam: float = 0.5
     sigma_s: float = 5.0
     closing: int = 2
-    evidence: str = "background"
+    evidence: str = "vacated"
     evidence_sigmas: float = 4.0
     evidence_floor: float = 4.0
     expansion: str = "geodesic"
@@ -171,7 +172,8 @@ class ModelConfig:
     hiera: HieraConfig = HieraConfig()
     bert: BertConfig = BertConfig()
     bridge: BridgeConfig = BridgeConfig()
-    tmcc: CalibrationConfig = CalibrationConfig()  # read where calibration is "tmcc"
+    # Read where calibration is "tmcc". A satellite's picture shakes, and a target's mask may come in pieces.
+    tmcc: CalibrationConfig = CalibrationConfig(remove_background=True, selection="anchored")
     dami: DamiConfig = DamiConfig()
     d_model: int = 256
     mem_dim: int = 64

@@ -2,7 +2,8 @@
 
 Displacements are computed pair by pair as frames come. Whenever a window of eq. 7 is full, every target is asked if it
 has been seen to move; the window closes when all have, or when the longest is over. A target's own window is the
-shortest that shows its motion, however long another target's takes.
+shortest that shows its motion, however long another target's takes. Evidence "vacated" looks at all frames of the
+longest, which is waited for.
 """
 
 import functools
@@ -85,7 +86,7 @@ class CalibrationWindow:
         self.images.append(image)
         length = len(self._displacements)
         windows = self.config.windows(self.config.n_max)
-        if length not in windows:
+        if length not in windows or (self.config.evidence == "vacated" and length < windows[-1]):
             return False
         self._found = self._ask()
         return length == windows[-1] or not bool(self._found.is_static.any())

@@ -293,8 +293,9 @@ def test_streaming_equals_the_rollout_that_training_scans(tiny_model):
 
 
 def calibrated(model, **fields):
-    """The tiny model with TMCC; windows of 2, 4 and 6 displacements."""
-    return model.replace(calibration="tmcc", tmcc={"n_start": 2, "n_step": 2, "n_max": 6, **fields})
+    """The tiny model with TMCC that closes its window as soon as it can; windows of 2, 4 and 6 displacements."""
+    windows = {"n_start": 2, "n_step": 2, "n_max": 6, "evidence": "background", "remove_background": False}
+    return model.replace(calibration="tmcc", tmcc={**windows, **fields})
 
 
 def moving_square(count: int, speed: int, seed: int = 3) -> tuple[list[np.ndarray], np.ndarray]:
@@ -324,6 +325,16 @@ def test_a_moving_target_is_held_back_until_its_window_is_full_and_then_comes_in
     assert not results[0].memory["is_static"]
     assert results[0].evidence["calibrated"].shape == (1, 64, 64)
     assert not results[1].evidence
+
+
+def test_what_a_target_vacates_is_seen_at_the_longest_windows_end(tiny_model):
+    video, mask = moving_square(9, 1)
+    model = calibrated(tiny_model, evidence="vacated")
+    session = mqc_jax.Tracker(model, masks=mask[None])
+    assert [len(session.push(frame)) for frame in video] == [0] * 6 + [7, 1, 1]
+    results = follow(model, video, masks=mask[None])
+    assert results[0].memory["window"] == 2  # its own, although longer was looked at
+    assert not results[0].memory["is_static"]
 
 
 def test_a_static_target_waits_for_the_longest_window_and_keeps_its_mask(tiny_model):

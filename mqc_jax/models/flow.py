@@ -57,13 +57,15 @@ def flow(frames: jax.Array, config: object = FarnebackConfig()) -> jax.Array:
 
 
 def sample(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Bilinear: [H, W] at positions [...] in pixels; beyond the edge the border repeats."""
-    height, width = image.shape
+    """Bilinear: [H, W] or [H, W, C] at positions [h, w] in pixels; beyond the edge the border repeats."""
+    height, width = image.shape[:2]
     x, y = jnp.clip(x, 0, width - 1), jnp.clip(y, 0, height - 1)
     left = jnp.clip(jnp.floor(x), 0, max(width - 2, 0)).astype(jnp.int32)
     top = jnp.clip(jnp.floor(y), 0, max(height - 2, 0)).astype(jnp.int32)
     right_share, lower_share = x - left, y - top
-    pixels, index = image.astype(jnp.float32).reshape(-1), top * width + left
+    if image.ndim == 3:
+        right_share, lower_share = right_share[..., None], lower_share[..., None]
+    pixels, index = image.astype(jnp.float32).reshape(height * width, *image.shape[2:]), top * width + left
     right, below = min(width - 1, 1), width * min(height - 1, 1)
 
     def at(offset):
@@ -238,14 +240,14 @@ def stabilise(frames: jax.Array, affine: jax.Array) -> tuple[jax.Array, jax.Arra
     """Frames as a camera that moves with the background would see them, all in the first frame's coordinates.
 
     Args:
-      frames: [T + 1, H, W], any real dtype.
+      frames: [T + 1, H, W] or [T + 1, H, W, C], any real dtype.
       affine: float [T, 2, 3], the background's motion from each frame to the next.
 
     Returns:
-      float32 [T + 1, H, W], the first frame unchanged, and bool [T + 1, H, W]: where the frame was seen; elsewhere the
+      float32 of the frames' shape, the first frame unchanged, and bool [T + 1, H, W]: where the frame was seen; elsewhere the
       border repeats.
     """
-    height, width = frames.shape[1:]
+    height, width = frames.shape[1:3]
     highest = jax.lax.Precision.HIGHEST
     steps = jnp.concatenate([affine, jnp.zeros((len(affine), 1, 3), affine.dtype)], axis=1) + jnp.eye(3)
 

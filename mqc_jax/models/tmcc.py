@@ -15,7 +15,7 @@ from jax import lax
 from mqc_jax.config import CalibrationConfig
 from mqc_jax.errors import UserError
 from mqc_jax.models import regions
-from mqc_jax.models.flow import grey, remove_background_motion, sample, stabilise, warp
+from mqc_jax.models.flow import grey, remove_background_motion, stabilise, warp
 
 DEFAULT = CalibrationConfig()
 
@@ -80,26 +80,40 @@ def median_frame(frames: jax.Array) -> jax.Array:
     return planes[middle] if len(planes) % 2 else (planes[middle - 1] + planes[middle]) / 2
 
 
+def _differs(frames: jax.Array, reference: jax.Array, config: CalibrationConfig) -> jax.Array:
+    """Where frames [n, H, W] differ from a reference [H, W] by more than noise: bool [n, H, W].
+
+    The noise of a frame is the median difference of some 64 rows and columns: most of the frame is background, and to
+    sort all pixels would cost more than everything else here.
+    """
+    difference = jnp.abs(frames - reference)
+    stride = max(1, min(reference.shape) // _SPREAD_SIDE)
+    spread = 1.4826 * jnp.median(difference[:, ::stride, ::stride], axis=(1, 2), keepdims=True)
+    return difference > jnp.maximum(config.evidence_sigmas * spread, config.evidence_floor)
+
+
+def _last_frames(count: int) -> int:
+    """How many of so many frames are the last third; at least one."""
+    return max(1, count // 3)
+
+
 def motion_evidence(displacement: jax.Array, frames: jax.Array | None, config: CalibrationConfig) -> jax.Array:
     """Where the pixels themselves show motion: bool [n, H, W], for one window of n displacements.
 
     Args:
       displacement: float [n, H, W, 2].
-      frames: grey [n + 1, H, W], 0 to 255; may be None where the config asks for no evidence.
-
-    A frame's spread of differences is taken from some 64 rows and columns: it is the noise of most of the frame, and
-    to sort all pixels would cost more than everything else here.
+      frames: grey [n + 1, H, W], 0 to 255; for "vacated" all that there are; may be None where the config asks for no
+        evidence.
     """
     if config.evidence == "none":
         return jnp.ones(displacement.shape[:3], bool)
     frames = jnp.asarray(frames, jnp.float32)
     before, after = frames[:-1], frames[1:]
-    if config.evidence in ("background", "first", "followed"):
-        asked = frames[:-1] if config.evidence == "background" else frames[:1]
-        difference = jnp.abs(asked - median_frame(frames))
-        stride = max(1, min(frames.shape[1:]) // _SPREAD_SIDE)
-        spread = 1.4826 * jnp.median(difference[:, ::stride, ::stride], axis=(1, 2), keepdims=True)
-        shown = difference > jnp.maximum(config.evidence_sigmas * spread, config.evidence_floor)
+    if config.evidence == "background":
+        return _differs(before, median_frame(frames), config)
+    if config.evidence == "vacated":
+        last = frames[-_last_frames(len(frames)) :]
+        shown = _differs(frames[:1], median_frame(frames), config) & _differs(frames[:1], median_frame(last), config)
         return jnp.broadcast_to(shown, displacement.shape[:3])
     still = jnp.abs(after - before)
     moved = jnp.abs(jax.vmap(warp)(after, displacement) - before)
@@ -119,43 +133,27 @@ def motion_maps(displacement: jax.Array, frames: jax.Array | None, config: Calib
         frames = jnp.asarray(frames[: windows[-1] + 1], jnp.float32)
     if config.remove_background:
         displacement, frames, seen = _steady(displacement, frames)
+    speed = jnp.sqrt(displacement[..., 0] ** 2 + displacement[..., 1] ** 2)
     maps = []
     for n in windows:
-        part = displacement[:n]
-        shown = motion_evidence(part, None if frames is None else frames[: n + 1], config)
+        looked_at = frames if frames is None or config.evidence == "vacated" else frames[: n + 1]
+        shown = motion_evidence(displacement[:n], looked_at, config)
         if seen is not None:
             shown = shown & seen[:n] & seen[1 : n + 1]
-        if config.evidence == "followed":
-            maps.append(followed_speed(part) * shown[0])
-        else:
-            maps.append((jnp.sqrt((part * part).sum(-1)) * shown).mean(0))
+        maps.append((speed[:n] * shown).mean(0))
     return jnp.stack(maps)
-
-
-def followed_speed(displacement: jax.Array) -> jax.Array:
-    """Eq. 8 along the paths of frame 0's pixels in place of at fixed pixels: float32 [H, W], from [n, H, W, 2].
-
-    At a fixed pixel a small target soon has passed, and its trail counts as much as itself.
-    """
-    height, width = displacement.shape[1:3]
-    y, x = jnp.meshgrid(jnp.arange(height, dtype=jnp.float32), jnp.arange(width, dtype=jnp.float32), indexing="ij")
-
-    def move(carry, field):
-        x, y, total = carry
-        dx, dy = (sample(field[..., k], x, y) for k in range(2))
-        return (x + dx, y + dy, total + jnp.sqrt(dx * dx + dy * dy)), None
-
-    (_, _, total), _ = lax.scan(move, (x, y, jnp.zeros_like(x)), displacement)
-    return total / len(displacement)
 
 
 def _steady(displacement: jax.Array, frames: jax.Array | None) -> tuple[jax.Array, jax.Array | None, jax.Array]:
     """Displacements and frames as a camera that moves with the background would see them, and where it would."""
     displacement, affine = remove_background_motion(displacement)
-    planes = [stabilise(displacement[..., axis], affine[:-1])[0] for axis in range(2)]
-    still = jnp.zeros((len(affine) + 1, *displacement.shape[1:3])) if frames is None else frames
-    steady, seen = stabilise(still, affine)
-    return jnp.stack(planes, -1), None if frames is None else steady, seen
+    # Both are read at the same places; nothing is displaced from the last frame on.
+    planes = jnp.pad(displacement, ((0, 1), (0, 0), (0, 0), (0, 0)))
+    if frames is None:
+        steady, seen = stabilise(planes, affine)
+        return steady[:-1], None, seen
+    steady, seen = stabilise(jnp.concatenate([planes, frames[..., None]], -1), affine)
+    return steady[:-1, ..., :2], steady[..., 2], seen
 
 
 def _expand(moving: jax.Array, consistent: jax.Array, config: CalibrationConfig) -> jax.Array:
