@@ -8,6 +8,7 @@ Same random weights, same frames, the same cores, alternating frame by frame in 
 own; theirs begins when weights are loaded, and ours includes compilation, with an empty cache and then with a full one.
 """
 
+import functools
 import json
 import os
 import platform
@@ -37,9 +38,8 @@ _SIZE = flags.DEFINE_enum("size", "large", sorted(HIERA_SIZES), "Hiera's size.")
 _SIDE = flags.DEFINE_integer("side", 480, "Side of the model's input.", lower_bound=64)
 _ROUNDS = flags.DEFINE_integer("rounds", 8, "Frames that are timed, after eight that fill the memory.", lower_bound=1)
 _CHILD = flags.DEFINE_enum("child", None, ["jax", "torch"], "Used by the benchmark itself: latency and memory alone.")
-_PARTS = flags.DEFINE_multi_enum(
-    "part", ["time", "bfloat16", "process"], ["time", "bfloat16", "process"], "What to do."
-)
+PARTS = ["time", "bfloat16", "process"]
+_PARTS = flags.DEFINE_multi_enum("part", PARTS, PARTS, "What to do.")
 FILL = 9
 """Frames until the memory is full: the first one, its six followers, and two more."""
 
@@ -106,19 +106,18 @@ def peak(rounds: int = 7) -> dict[str, float]:
     import torch
 
     best = {"jax": 0.0, "torch": 0.0}
+    product = jax.jit(jnp.dot)
     for n in (1024, 2048, 3072):
         a = np.random.default_rng(0).standard_normal((n, n), np.float32)
         ours, theirs = jnp.asarray(a), torch.from_numpy(a)
-        product = jax.jit(jnp.dot)
-        product(ours, ours).block_until_ready()
+        work = {
+            "jax": functools.partial(lambda x: product(x, x).block_until_ready(), ours),
+            "torch": functools.partial(lambda x: x @ x, theirs),
+        }
+        work["jax"]()
         for _ in range(rounds):
-            for name, do in (
-                ("jax", lambda: product(ours, ours).block_until_ready()),
-                ("torch", lambda: theirs @ theirs),
-            ):
-                started = time.perf_counter()
-                do()
-                best[name] = max(best[name], 2 * n**3 / (time.perf_counter() - started) / 1e9)
+            for name, do in work.items():
+                best[name] = max(best[name], 2 * n**3 / timed(do) / 1e9)
     return best
 
 
@@ -219,23 +218,19 @@ def alternating() -> None:
         rate = work[name] / ours
         shares = f"{rate / max(machine.values()):>21.2f} {work[name] / theirs / max(machine.values()):>8.2f}"
         label = "tracked frame" if name == "frame" else "image encoder"
-        print(
-            f"{label:<16} {work[name]:>7.1f} {ours:>10.3f} {theirs:>10.3f} {theirs / ours:>6.2f} {rate:>8.0f} {shares}"
-        )
+        times = f"{ours:>10.3f} {theirs:>10.3f} {theirs / ours:>6.2f}"
+        print(f"{label:<16} {work[name]:>7.1f} {times} {rate:>8.0f} {shares}")
 
 
 def bfloat16() -> None:
     """How far bfloat16 leads from float32 over a dozen frames, each stream fed by its own memory."""
     reference = upstream()[1]
     frames, mask = scene(FILL + 3)
-    results = {}
-    for dtype in ("float32", "bfloat16"):
-        tracker = mqc_jax.Tracker(ported(reference, dtype), masks=mask[None] > 0)
-        results[dtype] = [tracker.push(frame)[0] for frame in frames]
-        if dtype == "bfloat16":
-            again = [timed(lambda frame=frame: tracker.push(frame)) for frame in frames[-3:]]
+    trackers = [mqc_jax.Tracker(ported(reference, dtype), masks=mask[None] > 0) for dtype in ("float32", "bfloat16")]
+    results = [[tracker.push(frame)[0] for frame in frames] for tracker in trackers]
+    again = [timed(functools.partial(trackers[1].push, frame)) for frame in frames[-3:]]
     error, overlap = [], []
-    for a, b in zip(results["float32"], results["bfloat16"], strict=True):
+    for a, b in zip(*results, strict=True):
         error.append(np.abs(a.mask_logits - b.mask_logits).max() / np.abs(a.mask_logits).max())
         overlap.append((a.masks & b.masks).sum() / (a.masks | b.masks).sum())
     print(

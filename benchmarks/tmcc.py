@@ -121,15 +121,17 @@ def quality() -> None:
 
 
 def steadied(frames: np.ndarray, flows: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
-    """Frames and displacements less the background's affine motion, in frame 0's coordinates, and where they are seen."""
+    """Frames and displacements less the background's motion, in frame 0's coordinates, and where they are seen."""
     height, width = frames.shape[1:]
     y, x = np.mgrid[4:height:8, 4:width:8]
     points = np.stack([x.ravel(), y.ravel()], 1).astype(np.float32)
     across, down = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     place, pictures, left, seen = np.eye(3), [], [], []
-    warp = lambda image, border: cv2.warpAffine(
-        image, place[:2], (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border
-    )
+
+    def warp(image: np.ndarray, border: int) -> np.ndarray:
+        mode = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(image, place[:2], (width, height), flags=mode, borderMode=border)
+
     for t, frame in enumerate(frames):
         pictures.append(warp(frame, cv2.BORDER_REPLICATE))
         seen.append(warp(np.ones_like(frame), cv2.BORDER_CONSTANT) > 0.99)
@@ -226,7 +228,8 @@ def speed() -> None:
         if targets and targets[0].moving:
             break
     rng = np.random.default_rng(0)
-    one = np.stack([damaged(targets[0], "half + look-alike", rng)])
+    one = np.stack([damaged(targets[0], "half", rng)])
+    apart = np.stack([damaged(targets[0], "half + look-alike", rng)])  # does not fit into one cut
     eight = np.stack([damaged(targets[k % len(targets)], DAMAGES[k % len(DAMAGES)], rng) for k in range(8)])
 
     @jax.jit
@@ -252,6 +255,7 @@ def speed() -> None:
         maps, flows = shared(device), plain()
         work = {
             "1 target": lambda: ours(one, device).block_until_ready(),
+            "1 target, look-alike far away": lambda: ours(apart, device).block_until_ready(),
             "8 targets": lambda: ours(eight, device).block_until_ready(),
             "OpenCV + SciPy, 1 target": lambda: theirs(one, plain()),
             "OpenCV in threads + SciPy, 1 target": lambda: theirs(one, threads()),
@@ -273,7 +277,7 @@ def speed() -> None:
     base = np.median(seconds["1 target"])
     for name, values in seconds.items():
         print(f"{name:>40} {1000 * np.median(values):>9.1f} ms {np.median(values) / base:>6.2f}x")
-    print(f"IoU of the two results for one target: {same:.4f} (their flows differ by rounding)")
+    print(f"IoU of the two results for one target: {same:.4f} (the background's motion is fitted otherwise)")
     print(f"programs compiled: {ours._cache_size()} (for 1 and for 8 targets)")
 
 

@@ -16,6 +16,7 @@ from mqc_jax.models.flow import dominant_motion, flow
 
 SHAPE, LENGTH = (32, 40), 6
 EIGHT = np.ones((3, 3))
+MOTION = jax.jit(dominant_motion)
 LITERAL = CalibrationConfig(
     n_start=2,
     n_step=2,
@@ -63,7 +64,7 @@ def steadied(displacement: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, 
         read = lambda image: ndimage.map_coordinates(image, [v, u], order=1, mode="nearest")  # noqa: E731, B023
         pictures.append(read(frame.astype(np.float64)))
         if t < len(displacement):
-            affine = np.asarray(dominant_motion(jnp.asarray(displacement[t : t + 1])))[0].astype(np.float64)
+            affine = np.asarray(MOTION(displacement[t : t + 1]))[0].astype(np.float64)
             field = displacement[t].astype(np.float64)
             own = np.stack([affine[k, 0] * x + affine[k, 1] * y + affine[k, 2] for k in range(2)], -1)
             rows.append(np.stack([read((field - own)[..., k]) for k in range(2)], -1))
@@ -88,8 +89,8 @@ def evidence(displacement: np.ndarray, frames: np.ndarray, config: CalibrationCo
     return np.abs(frames[1:] - frames[:-1]) - np.abs(np.array(moved) - frames[:-1]) > config.evidence_floor
 
 
-def transcription(probability, displacement, frames, c: CalibrationConfig) -> dict:
-    """Equations 7 to 15, one after the other, as they stand."""
+def transcription(probability, displacement, frames, c: CalibrationConfig, steady: tuple | None = None) -> dict:
+    """Equations 7 to 15, one after the other, as they stand. `steady` may be what `steadied` returned before."""
     r0 = probability > 0.5
     anchor = probability > c.tau_sem
     if not anchor.any():
@@ -98,7 +99,7 @@ def transcription(probability, displacement, frames, c: CalibrationConfig) -> di
     static = True
     last = range(c.n_start, min(c.n_max, len(displacement)) + 1, c.n_step)[-1]
     if c.remove_background:
-        displacement, frames, seen = steadied(displacement[:last], frames[: last + 1])
+        displacement, frames, seen = steady or steadied(displacement[:last], frames[: last + 1])
     for n in range(c.n_start, last + 1, c.n_step):  # eq. 7
         length = np.sqrt((displacement[:n].astype(np.float64) ** 2).sum(-1))
         looked_at = frames[: last + 1] if c.evidence == "vacated" else frames[: n + 1]
