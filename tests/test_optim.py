@@ -98,6 +98,27 @@ def test_a_multiplier_scales_the_update_and_the_first_match_counts():
         np.testing.assert_allclose(scaled[name], factor * plain[name], rtol=1e-6, err_msg=name)
 
 
+def test_each_groups_rate_is_the_configs_from_start_to_end():
+    """Adam's update under a constant gradient is its sign times the rate: of every group, at every step."""
+    params, steps = tree(), 20
+    grads = jax.tree.map(lambda x: jnp.where(x > 0, 2.0, -2.0), params)
+    rules = ((r"image_encoder\.trunk", 0.1), ("bridge", 2.0))
+    config = OptimConfig(
+        learning_rate=5e-5, weight_decay=0.0, clip_norm=0.0, power=0.9, freeze=("text_encoder",), multipliers=rules
+    )
+    tx = optim.optimizer(config, steps, params)
+    state, step = tx.init(params), jax.jit(tx.update)
+    for t in range(steps + 1):
+        updates, state = step(grads, state, params)
+        if t not in (0, steps // 2, steps - 1, steps):
+            continue
+        rate = 5e-5 * (1 - t / steps) ** 0.9
+        for name, change in flat(updates).items():
+            factor = 0.0 if name.startswith("text") else 0.1 if "trunk" in name else 2.0 if "bridge" in name else 1.0
+            expected = -factor * rate * np.sign(flat(grads)[name])
+            np.testing.assert_allclose(change, expected, rtol=1e-4, atol=1e-11, err_msg=f"{name} at {t}")
+
+
 def test_weight_decay_touches_matrices_alone():
     params = tree()
     grads = jax.tree.map(jnp.ones_like, params)

@@ -384,12 +384,17 @@ def test_each_target_of_a_stream_has_its_own_window(tiny_model):
     np.testing.assert_array_equal(together[0].masks[0], alone[0].masks[0])
 
 
-def test_nothing_beyond_the_window_changes_a_settled_frame(tiny_model):
+@pytest.mark.parametrize("memory", ["sam2", "dami"])
+@pytest.mark.parametrize(("evidence", "settled"), [("background", 3), ("vacated", 7)])
+def test_nothing_beyond_the_window_changes_a_settled_frame(tiny_model, memory, evidence, settled):
+    """Frame 0 depends on the window, which has `settled` frames; any later one on the frames up to it."""
+    model = calibrated(tiny_model.replace(memory=memory), evidence=evidence)
     video, mask = moving_square(9, 1)
-    results = follow(calibrated(tiny_model), video, masks=mask[None])
-    changed = follow(calibrated(tiny_model), [*video[:5], *tiny.frames(4)], masks=mask[None])
-    for a, b in zip(results[:5], changed[:5], strict=True):
-        assert_equal(a, b)
+    results = follow(model, video, masks=mask[None])
+    for kept in (settled, settled + 1):
+        changed = follow(model, [*video[:kept], *tiny.frames(9 - kept)], masks=mask[None])
+        for a, b in zip(results[:kept], changed[:kept], strict=True):
+            assert_equal(a, b)
 
 
 @pytest.mark.parametrize("prompt", ["texts", "masks"])

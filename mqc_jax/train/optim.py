@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from mqc_jax.config import OptimConfig
@@ -20,9 +21,13 @@ def path_name(path: tuple) -> str:
 
 def schedule(config: OptimConfig, steps: int) -> optax.Schedule:
     """Learning rate over optimizer steps: linear warm-up (off by default), then (1 - t)^power to the end value."""
-    decay = optax.polynomial_schedule(
-        config.learning_rate, config.end_learning_rate, config.power, max(1, steps - config.warmup_steps)
-    )
+    length = max(1, steps - config.warmup_steps)
+
+    def decay(count: jax.Array) -> jax.Array:
+        # As optax.polynomial_schedule, which under jit may end a hair below 0, whose power is not a number.
+        share = jnp.clip(1 - count / length, 0, 1)
+        return (config.learning_rate - config.end_learning_rate) * share**config.power + config.end_learning_rate
+
     if config.warmup_steps == 0:
         return decay
     warmup = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
