@@ -284,13 +284,11 @@ def speed() -> None:
 def chain() -> None:
     """One target, half missing and a parked one taken for it, from the first mask to the calibrated one."""
     config = ModelConfig().tmcc
-    best = None
     for index in range(_SEQUENCES.value):
         frames, targets = scene(index, _SIDE.value, config.n_max)
-        for target in targets:
-            if target.moving and (best is None or target.truth.sum() > best[1].truth.sum()):
-                best = frames, target
-    frames, target = best
+        if any(target.moving for target in targets):
+            break
+    target = max((target for target in targets if target.moving), key=lambda target: target.truth.sum())
     first = damaged(target, "half + look-alike", np.random.default_rng(1))
     shown = grey(frames)
     found = tmcc.calibrate(first, flow(shown), config, frames=shown)

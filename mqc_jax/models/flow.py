@@ -260,10 +260,12 @@ def stabilise(frames: jax.Array, affine: jax.Array) -> tuple[jax.Array, jax.Arra
     maps = jnp.concatenate([jnp.eye(3)[None], maps])
     x, y = _grid(height, width)
 
-    def align(frame, place):
+    def align(pair):
+        frame, place = pair
         u = place[0, 0] * x + place[0, 1] * y + place[0, 2]
         v = place[1, 0] * x + place[1, 1] * y + place[1, 2]
         inside = (u >= 0) & (u <= width - 1) & (v >= 0) & (v <= height - 1)
         return sample(frame, u, v), inside
 
-    return jax.vmap(align)(frames, maps)
+    # One by one: under vmap, XLA would compute what the frames are made of again for each of the four neighbours read.
+    return jax.lax.map(align, (frames, maps))
