@@ -55,6 +55,7 @@ def predict(
     make_tracker: Callable[[list[str]], Any],
     model_facts: dict[str, Any] | None = None,
     progress: bool = True,
+    on_frame: Callable[[int, np.ndarray], bool | None] | None = None,
 ) -> Path:
     """Runs a tracker over a video and writes everything the module's docstring lists.
 
@@ -65,6 +66,8 @@ def predict(
       make_tracker: called with the sentences, returns an object with `Tracker`'s `push` and `finish`.
       model_facts: shown in the report and stored in result.json; `image_size` is also used for a warning.
       progress: show a progress bar on stderr.
+      on_frame: called after each settled frame with its number and its picture as in the overlay video, uint8 RGB
+        [h, w, 3]. If it returns False the run ends there: what was done so far is the result, and the report says so.
 
     Returns:
       The path of the report.
@@ -76,7 +79,7 @@ def predict(
     reader = open_video(video)
     with staged(output) as staging:
         tracker = make_tracker(texts)
-        session = _Session(reader, texts, staging)
+        session = _Session(reader, texts, staging, on_frame)
         session.follow(tracker, progress)
         facts = session.facts(model_facts or {})
         (staging / "result.json").write_text(json.dumps(facts.as_dict(), indent=2, ensure_ascii=False) + "\n")
@@ -104,8 +107,15 @@ def check_texts(texts: Sequence[str]) -> list[str]:
 class _Session:
     """One video on its way to disk: everything that is written or remembered frame by frame."""
 
-    def __init__(self, reader: VideoReader, texts: list[str], folder: Path) -> None:
-        self.reader, self.texts, self.folder = reader, texts, folder
+    def __init__(
+        self,
+        reader: VideoReader,
+        texts: list[str],
+        folder: Path,
+        on_frame: Callable[[int, np.ndarray], bool | None] | None,
+    ) -> None:
+        self.reader, self.texts, self.folder, self.on_frame = reader, texts, folder, on_frame
+        self.stopped: int | None = None
         self.targets = [history.TargetHistory(text) for text in texts]
         self.gallery = history.Gallery()
         self.painter = viz.Painter(reader.size, texts)
@@ -135,7 +145,7 @@ class _Session:
             self._rows = csv.writer(table)
             self._rows.writerow(TRACK_COLUMNS)
             frames = iter(self.reader)
-            while (frame := self._timed("read", next, frames, None)) is not None:
+            while self.stopped is None and (frame := self._timed("read", next, frames, None)) is not None:
                 self.held.append(frame)
                 self.most_held = max(self.most_held, len(self.held))
                 outputs = self._timed("track", tracker.push, frame)
@@ -145,8 +155,9 @@ class _Session:
                 self._emit(outputs, bar)
                 if len(self.held) > MAX_HELD:
                     raise RuntimeError(f"the tracker holds back more than {MAX_HELD} frames")
-            self._emit(self._timed("track", tracker.finish), bar)
-        if self.held:
+            if self.stopped is None:
+                self._emit(self._timed("track", tracker.finish), bar)
+        if self.held and self.stopped is None:
             raise RuntimeError(f"the tracker gave no mask for frame {self.written} and later ones")
 
     def _timed(self, stage: str, call: Callable, *arguments: Any) -> Any:
@@ -160,11 +171,14 @@ class _Session:
         for out in outputs:
             if out.frame_index != self.written or not self.held:
                 raise RuntimeError(f"the tracker gave frame {out.frame_index} where {self.written} was due")
-            self._timed("draw and write", self._write, self.held.popleft(), out)
+            picture = self._timed("draw and write", self._write, self.held.popleft(), out)
             self.written += 1
             bar.update()
+            if self.on_frame is not None and self.on_frame(out.frame_index, picture) is False:
+                self.stopped = out.frame_index
+                return
 
-    def _write(self, frame: np.ndarray, out: Any) -> None:
+    def _write(self, frame: np.ndarray, out: Any) -> np.ndarray:
         index, masks = out.frame_index, np.asarray(out.masks, bool)
         if masks.shape != (len(self.texts), *frame.shape[:2]):
             raise RuntimeError(
@@ -188,6 +202,7 @@ class _Session:
         if index == 0:
             self._keep_evidence(frame, out.evidence, plain)
             self.static = np.asarray(out.memory.get("is_static", np.zeros(len(self.texts))), bool)
+        return picture
 
     def _keep_evidence(self, frame: np.ndarray, evidence: dict[str, np.ndarray], picture: np.ndarray) -> None:
         self.evidence.append(("frame", None, jpeg(frame, 720)))
@@ -199,6 +214,8 @@ class _Session:
     def facts(self, model: dict[str, Any]) -> Facts:
         """What the report and result.json tell."""
         notes = list(self.reader.notes)
+        if self.stopped is not None:
+            notes.append(f"The run was stopped after frame {self.stopped}; later frames were not looked at.")
         height, width = self.reader.size
         size = model.get("image_size")
         for target, static in zip(self.targets, self.static, strict=True):

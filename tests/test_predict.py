@@ -171,6 +171,26 @@ def test_a_tracker_that_skips_a_frame_is_caught(tmp_path):
         predict(str(write_frames(tmp_path / "in", clip(5))), ["red"], str(tmp_path / "out"), Skipping, progress=False)
 
 
+@pytest.mark.parametrize("lag", [0, 4])
+def test_a_run_stopped_by_its_watcher_is_a_complete_result_of_fewer_frames(tmp_path, lag):
+    source, seen = write_frames(tmp_path / "in", clip(9)), []
+
+    def watch(index, picture):
+        seen.append((index, picture))
+        return False if index == 5 else None
+
+    make_tracker = lambda texts: ColourTracker(texts, lag)  # noqa: E731
+    predict(str(source), ["the red box"], str(tmp_path / "out"), make_tracker, progress=False, on_frame=watch)
+    assert [index for index, _ in seen] == list(range(6))
+    assert len(masks_of(tmp_path / "out", 0)) == 6
+    overlay = open_video(tmp_path / "out" / "overlay.mp4")
+    assert {picture.shape[:2] for _, picture in seen} == {overlay.size}
+    assert len(list(overlay)) == 6
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["video"]["frames"] == 6
+    assert "stopped after frame 5" in " ".join(result["notes"])
+
+
 def test_a_killed_run_leaves_no_result_and_the_next_one_cleans_up(tmp_path):
     source = write_frames(tmp_path / "in", clip(40))
     program = (
