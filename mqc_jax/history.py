@@ -50,12 +50,15 @@ class Series:
 class TargetHistory:
     """One target along the video. A target is visible in a frame when its mask there has a pixel.
 
+    Frames are told by their numbers in the input, which need not be consecutive.
+
     Attributes:
       text: its sentence.
       presence: the model's probability that it is visible.
       area: share of the frame its mask covers, in [0, 1].
       gaps: (first frame without it, first frame with it again, or None) of the first `MAX_GAPS` gaps.
       num_gaps: how many gaps there were.
+      found_late: whether the first frame was without it, and a later one was not.
     """
 
     text: str
@@ -68,23 +71,28 @@ class TargetHistory:
     first_visible: int | None = None
     last_visible: int | None = None
     first_area_px: int = 0
+    found_late: bool = False
+    _is_lost: bool = False
 
-    def add(self, presence: float, area_px: int, frame_px: int) -> None:
-        """Appends the next frame."""
-        index, visible = self.frames, area_px > 0
-        if index == 0:
+    def add(self, presence: float, area_px: int, frame_px: int, number: int | None = None) -> None:
+        """Appends the next frame, whose number is how many there were where none is given."""
+        number = self.frames if number is None else number
+        if self.frames == 0:
             self.first_area_px = area_px
-        if visible:
-            if self.last_visible is not None and self.last_visible < index - 1 and self.num_gaps <= MAX_GAPS:
-                self.gaps[-1] = (self.gaps[-1][0], index)
+        if area_px > 0:
+            if self._is_lost and self.num_gaps <= MAX_GAPS:
+                self.gaps[-1] = (self.gaps[-1][0], number)
             if self.first_visible is None:
-                self.first_visible = index
-            self.last_visible = index
+                self.first_visible = number
+                self.found_late = self.frames > 0
+            self.last_visible = number
             self.visible_frames += 1
-        elif self.last_visible is not None and self.last_visible == index - 1:
+            self._is_lost = False
+        elif self.last_visible is not None and not self._is_lost:
+            self._is_lost = True
             self.num_gaps += 1
             if self.num_gaps <= MAX_GAPS:
-                self.gaps.append((index, None))
+                self.gaps.append((number, None))
         self.presence.add(float(presence))
         self.area.add(area_px / frame_px)
         self.frames += 1
@@ -95,7 +103,7 @@ class TargetHistory:
         if self.first_visible is None:
             return [f"{name}: no target found in any frame."]
         told = []
-        if self.first_visible > 0:
+        if self.found_late:
             told.append(f"no target found in the first frame, a mask first appears at frame {self.first_visible}")
         for lost, found in self.gaps:
             again = "and not found again" if found is None else f"found again at {found}"
@@ -124,7 +132,7 @@ class Gallery:
     """At most `capacity` pictures spread evenly over a video whose length is not known beforehand.
 
     Attributes:
-      pictures: (frame index, encoded picture), in order.
+      pictures: (number, encoded picture), in order.
     """
 
     def __init__(self, capacity: int = 16) -> None:
@@ -132,17 +140,17 @@ class Gallery:
         self.pictures: list[tuple[int, bytes]] = []
 
     def wants(self, index: int) -> bool:
-        """Whether the frame would be kept; ask before encoding it."""
+        """Whether the frame would be kept, the `index`-th of those looked at; ask before encoding it."""
         return index % self.stride == 0
 
-    def add(self, index: int, picture: bytes) -> None:
-        """Keeps a frame that `wants` said yes to."""
+    def add(self, index: int, picture: bytes, number: int | None = None) -> None:
+        """Keeps a frame that `wants` said yes to, under its number, or else its index."""
         if len(self.pictures) == self.capacity:
             self.stride *= 2
-            self.pictures = [entry for entry in self.pictures if entry[0] % self.stride == 0]
+            self.pictures = self.pictures[::2]
             if not self.wants(index):
                 return
-        self.pictures.append((index, picture))
+        self.pictures.append((index if number is None else number, picture))
 
     def spread(self, count: int) -> list[tuple[int, bytes]]:
         """Up to `count` of the pictures, evenly, the first and the last among them."""

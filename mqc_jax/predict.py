@@ -2,8 +2,9 @@
 
     python -m mqc_jax.predict --video clip.mp4 --text "the yacht at the bottom-right" --output out/
 
-`--text` may be given several times, one target each. `--video` is a video file, a folder of frames, or a pattern such
-as `frames/*.png`. Written under `--output`, all of it or nothing:
+`--text` may be given several times, one target each. `--video` is a video file, a folder of frames, a pattern such as
+`frames/*.png`, or a stream: a camera's number or an address with `://`, which Ctrl-C ends. Written under `--output`,
+all of it or nothing:
 
     masks/<target:02d>/<frame:05d>.png   0 or 255, at the frame's size, one for every frame and target
     overlay.mp4                          the video with the masks drawn in, plays in a browser
@@ -11,6 +12,13 @@ as `frames/*.png`. Written under `--output`, all of it or nothing:
     report.html                          one page with everything worth looking at
     result.json                          the same for programs
     memory.csv                           with DAMI's memory: every gate's numbers, by frame and target
+
+and of frames with a georeference, in their own coordinate system:
+
+    masks_geo/<target:02d>/<frame:05d>.tif
+    tracks.geojson                       every mask as polygons
+
+A frame's number is its place in the input, counted from 0, whichever part of the input is looked at.
 """
 
 import collections
@@ -29,13 +37,15 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from mqc_jax import history, viz
+from mqc_jax import geo, history, viz
 from mqc_jax.config import CALIBRATIONS, MEMORIES
 from mqc_jax.errors import UserError, run
 from mqc_jax.files import staged
 from mqc_jax.memory_log import DecisionTable, MemoryHistory, decides
+from mqc_jax.reader import VideoReader
 from mqc_jax.report import Facts, jpeg, write_report
-from mqc_jax.video import VideoReader, VideoWriter, open_video
+from mqc_jax.stream import ended_by_signals, is_live
+from mqc_jax.video import VideoWriter, open_video
 
 TRACK_COLUMNS = ("frame", "target", "presence", "area", "centroid_x", "centroid_y", "x0", "y0", "x1", "y1")
 """Areas in pixels; centroids count from the centre of the top-left pixel; x1 and y1 are exclusive. Where the target is
@@ -56,6 +66,9 @@ def predict(
     model_facts: dict[str, Any] | None = None,
     progress: bool = True,
     on_frame: Callable[[int, np.ndarray], bool | None] | None = None,
+    start: int = 0,
+    end: int | None = None,
+    fps: float | None = None,
 ) -> Path:
     """Runs a tracker over a video and writes everything the module's docstring lists.
 
@@ -68,6 +81,7 @@ def predict(
       progress: show a progress bar on stderr.
       on_frame: called after each settled frame with its number and its picture as in the overlay video, uint8 RGB
         [h, w, 3]. If it returns False the run ends there: what was done so far is the result, and the report says so.
+      start, end, fps: the part of the video to look at, as `open_video` takes them.
 
     Returns:
       The path of the report.
@@ -76,16 +90,19 @@ def predict(
       UserError: a sentence is missing or empty, the video cannot be read, the output cannot be written.
     """
     texts = check_texts(texts)
-    reader = open_video(video)
-    with staged(output) as staging:
+    reader = open_video(video, start, end, fps)
+    with contextlib.closing(reader), ended_by_signals(reader), staged(output) as staging:
         tracker = make_tracker(texts)
         session = _Session(reader, texts, staging, on_frame)
         session.follow(tracker, progress)
         facts = session.facts(model_facts or {})
         (staging / "result.json").write_text(json.dumps(facts.as_dict(), indent=2, ensure_ascii=False) + "\n")
         write_report(staging / "report.html", facts)
-        # Merging would leave masks of frames that an earlier, longer video had.
-        shutil.rmtree(Path(output) / "masks", ignore_errors=True)
+        # Merging would leave masks of frames that an earlier, longer video had, and files that this one has not.
+        for stale in ("masks", "masks_geo"):
+            shutil.rmtree(Path(output) / stale, ignore_errors=True)
+        for stale in ("memory.csv", "tracks.geojson"):
+            (Path(output) / stale).unlink(missing_ok=True)
     return Path(output) / "report.html"
 
 
@@ -123,7 +140,10 @@ class _Session:
         self.static = np.zeros(len(texts), bool)
         self.decisions = DecisionTable(folder / "memory.csv")
         self.memory: list[MemoryHistory] = []
-        self.held: collections.deque[np.ndarray] = collections.deque()
+        self.geo_tracks = geo.GeoTracks(folder / "tracks.geojson", texts)
+        self.unreferenced = 0
+        self.held: collections.deque[tuple[int, np.ndarray]] = collections.deque()
+        self.numbers: tuple[int, int] | None = None
         self.most_held = 0
         self.written = 0
         self.seconds = dict.fromkeys(("read", "track", "draw and write"), 0.0)
@@ -139,16 +159,17 @@ class _Session:
         with (
             open(self.folder / "tracks.csv", "w", newline="") as table,
             contextlib.closing(self.decisions),
+            contextlib.closing(self.geo_tracks),
             VideoWriter(self.folder / "overlay.mp4", min(max(self.reader.fps, 1.0), 60.0)) as self._overlay,
             tqdm(total=total, unit="frame", disable=not progress, mininterval=interval, desc="segmenting") as bar,
         ):
             self._rows = csv.writer(table)
             self._rows.writerow(TRACK_COLUMNS)
-            frames = iter(self.reader)
-            while self.stopped is None and (frame := self._timed("read", next, frames, None)) is not None:
-                self.held.append(frame)
+            frames = self.reader.numbered()
+            while self.stopped is None and (numbered := self._timed("read", next, frames, None)) is not None:
+                self.held.append(numbered)
                 self.most_held = max(self.most_held, len(self.held))
-                outputs = self._timed("track", tracker.push, frame)
+                outputs = self._timed("track", tracker.push, numbered[1])
                 self.pushed += 1
                 if self.pushed <= WARM_UP:
                     self.warm_up_seconds = self.seconds["track"]
@@ -171,15 +192,18 @@ class _Session:
         for out in outputs:
             if out.frame_index != self.written or not self.held:
                 raise RuntimeError(f"the tracker gave frame {out.frame_index} where {self.written} was due")
-            picture = self._timed("draw and write", self._write, self.held.popleft(), out)
+            number, frame = self.held.popleft()
+            picture = self._timed("draw and write", self._write, number, frame, out)
             self.written += 1
+            self.numbers = (number if self.numbers is None else self.numbers[0], number)
             bar.update()
-            if self.on_frame is not None and self.on_frame(out.frame_index, picture) is False:
-                self.stopped = out.frame_index
+            if self.on_frame is not None and self.on_frame(number, picture) is False:
+                self.stopped = number
                 return
 
-    def _write(self, frame: np.ndarray, out: Any) -> np.ndarray:
-        index, masks = out.frame_index, np.asarray(out.masks, bool)
+    def _write(self, index: int, frame: np.ndarray, out: Any) -> np.ndarray:
+        """Writes and remembers the frame of number `index`; returns its picture."""
+        masks = np.asarray(out.masks, bool)
         if masks.shape != (len(self.texts), *frame.shape[:2]):
             raise RuntimeError(
                 f"masks of frame {index} are {masks.shape}, due are {len(self.texts)} of {frame.shape[:2]}"
@@ -187,8 +211,9 @@ class _Session:
         for target, mask in enumerate(masks):
             write_mask(self.folder / "masks" / f"{target:02d}" / f"{index:05d}.png", mask)
             area = int(np.count_nonzero(mask))
-            self.targets[target].add(float(out.presence[target]), area, mask.size)
+            self.targets[target].add(float(out.presence[target]), area, mask.size, index)
             self._rows.writerow([index, target, f"{float(out.presence[target]):.4f}", area, *_place(mask, area)])
+        self._write_geo(index, masks, out.presence)
         if decides(out.memory):
             self.memory = self.memory or [MemoryHistory() for _ in self.texts]
             for target, record in enumerate(self.memory):
@@ -197,12 +222,24 @@ class _Session:
         picture = self.painter.paint(frame, masks, [float(p) for p in out.presence], index)
         self._overlay.write(picture)
         plain = picture[: self.painter.height]  # without the caption: the page has its own
-        if self.gallery.wants(index):
-            self.gallery.add(index, jpeg(plain, 720))
-        if index == 0:
+        if self.gallery.wants(out.frame_index):
+            self.gallery.add(out.frame_index, jpeg(plain, 720), index)
+        if out.frame_index == 0:
             self._keep_evidence(frame, out.evidence, plain)
             self.static = np.asarray(out.memory.get("is_static", np.zeros(len(self.texts))), bool)
         return picture
+
+    def _write_geo(self, index: int, masks: np.ndarray, presence: np.ndarray) -> None:
+        reference = self.reader.reference(index)
+        if reference is None:
+            self.unreferenced += 1
+            return
+        name = self.reader.names[index]
+        for target, mask in enumerate(masks):
+            place = self.folder / "masks_geo" / f"{target:02d}"
+            place.mkdir(parents=True, exist_ok=True)
+            geo.write_mask(place / f"{index:05d}.tif", mask, reference)
+            self.geo_tracks.add(index, name, target, float(presence[target]), mask, reference)
 
     def _keep_evidence(self, frame: np.ndarray, evidence: dict[str, np.ndarray], picture: np.ndarray) -> None:
         self.evidence.append(("frame", None, jpeg(frame, 720)))
@@ -216,12 +253,20 @@ class _Session:
         notes = list(self.reader.notes)
         if self.stopped is not None:
             notes.append(f"The run was stopped after frame {self.stopped}; later frames were not looked at.")
+        if self.geo_tracks.started:
+            notes.append(
+                f"Masks as GeoTIFF and tracks.geojson are in {geo.crs_text(self.geo_tracks.crs)}, as the frames."
+            )
+            if self.unreferenced:
+                notes.append(
+                    f"{self.unreferenced} of {self.written} frames have no georeference, and masks as PNG only."
+                )
         height, width = self.reader.size
         size = model.get("image_size")
         for target, static in zip(self.targets, self.static, strict=True):
             if static:
                 notes.append(
-                    f"“{target.text}”: nothing in the first mask was seen to move, so motion could not verify it."
+                    f"“{target.text}”: static target, motion could not verify the first mask: nothing in it moved."
                 )
             small = target.first_area_px * size * size / (height * width) if size else 0
             if 0 < small < 12:
@@ -240,6 +285,8 @@ class _Session:
                 "height": height,
                 "fps": round(self.reader.fps, 3),
                 "frames": self.written,
+                "first_frame": self.numbers[0],
+                "last_frame": self.numbers[1],
             },
             model=model,
             targets=self.targets,
@@ -291,7 +338,12 @@ def model_facts(model: Any) -> dict[str, Any]:
 
 def _define_flags() -> None:
     flags.DEFINE_string("checkpoint", None, "Checkpoint or training run's folder; left out: the one that ships.")
-    flags.DEFINE_string("video", None, "Video file, folder of frames, or a pattern such as frames/*.png.")
+    flags.DEFINE_string(
+        "video", None, "Video file, folder of frames, a pattern such as frames/*.png, a camera's number or a stream."
+    )
+    flags.DEFINE_integer("start", 0, "Number of the first frame to look at, counted from 0.")
+    flags.DEFINE_integer("end", None, "Number of the first frame not to look at any more; left out: all there are.")
+    flags.DEFINE_float("fps", None, "Look at so many frames per second at most; of pictures: the overlay's speed.")
     flags.DEFINE_multi_string("text", None, "What to segment, as seen in the first frame; repeat for more targets.")
     flags.DEFINE_enum("calibration", None, CALIBRATIONS, "Overrides the checkpoint's model.calibration.")
     flags.DEFINE_enum("memory", None, MEMORIES, "Overrides the checkpoint's model.memory.")
@@ -308,7 +360,9 @@ def main(argv: list[str]) -> None:
         if not getattr(values, name):
             raise UserError(f"--{name} is missing; --help tells what it is")
     texts = check_texts(values.text or [])
-    open_video(values.video)  # a wrong path should not wait for the model
+    part = {"start": values.start, "end": values.end, "fps": values.fps}
+    if not is_live(values.video):  # a camera may not be opened twice
+        open_video(values.video, **part)  # a wrong path should not wait for the model
 
     import mqc_jax
 
@@ -318,7 +372,12 @@ def main(argv: list[str]) -> None:
         model = model.replace(**switches)
     model.require_text()
     report = predict(
-        values.video, texts, values.output, lambda sentences: mqc_jax.Tracker(model, sentences), model_facts(model)
+        values.video,
+        texts,
+        values.output,
+        lambda sentences: mqc_jax.Tracker(model, sentences),
+        model_facts(model),
+        **part,
     )
     print(f"report: {report}")
 

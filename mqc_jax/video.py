@@ -1,10 +1,9 @@
-"""Reading any video one frame at a time, and writing one that a browser plays.
+"""Opening any video, reading video files one frame at a time, and writing one that a browser plays.
 
 Memory never grows with the video's length: a reader holds one frame, a writer holds what the encoder holds.
 """
 
 import contextlib
-import glob
 import os
 import re
 from collections.abc import Iterator
@@ -12,71 +11,50 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 
 from mqc_jax.errors import UserError, nearest
+from mqc_jax.pictures import IMAGE_KINDS, FrameFolder, pictures_in, pictures_like
+from mqc_jax.reader import Excerpt, Stretch, VideoReader, size_text
+from mqc_jax.stream import LiveStream, is_live
 
-IMAGE_KINDS = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png", ".tif": "tif", ".tiff": "tif"}
-FOLDER_FPS = 10.0
-"""Frames per second of a folder of frames, which does not tell; only the overlay's speed depends on it."""
-
-STRETCH = (0.5, 99.5)
-"""Percentiles of the first frame that become black and white where pixels are not 8-bit."""
-
-
-class VideoReader:
-    """Frames in order, uint8 RGB [H, W, 3], one at a time. Iterating again starts again at the first frame.
-
-    Attributes:
-      path: what was opened, as given.
-      size: (height, width) of every frame.
-      fps: frames per second.
-      frame_count: frames there are as far as the container tells, or None; a damaged header may lie.
-      names: file name of each frame for a folder or a pattern, else None.
-      notes: sentences a reader of the results should know (conversions, repairs). May grow while frames are read.
-    """
-
-    path: str
-    size: tuple[int, int]
-    fps: float
-    frame_count: int | None
-    names: tuple[str, ...] | None = None
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        raise NotImplementedError
-
-    def note(self, sentence: str) -> None:
-        if sentence not in self.notes:
-            self.notes.append(sentence)
+_DEEP = re.compile(r"(gray|ya|rgb|bgr|rgba|bgra|gbrp|gbrap)(9|1\d|48|64)(le|be)?")
+"""FFmpeg's names of pixel formats that measure more than 8 bits and do not come from a camera's colour coding."""
 
 
-def open_video(path: str | os.PathLike) -> VideoReader:
-    """Opens a video file, a folder of frames, one picture, or a pattern (`frames/*.png`, `frames/%05d.png`).
+def open_video(
+    path: str | os.PathLike, start: int = 0, end: int | None = None, fps: float | None = None
+) -> VideoReader:
+    """Opens whatever `predict` takes, or a part of it.
 
-    The first frame is decoded here, so that what cannot be read fails before any work is done.
+    A video file; a folder of frames; one picture; a pattern (`frames/*.png`, `frames/%05d.png`); a camera's number or
+    a stream's address. The first frame is decoded here, so that what cannot be read fails before any work is done.
+
+    Args:
+      path: what to open.
+      start: number of the first frame to give, counted from 0.
+      end: number of the first frame not to give any more; None: all there are.
+      fps: frames per second to thin the input out to; for pictures, which have no rate, the rate that is written.
 
     Raises:
-      UserError: nothing there, not a video, no frame in it, or a frame that cannot be read. While iterating: a file
-        that ends early or is damaged, an unreadable picture, frames of differing sizes.
+      UserError: nothing there, not a video, no frame in it, a frame that cannot be read, numbers that make no sense.
+        While iterating: a file that ends early or is damaged, an unreadable picture, frames of differing sizes.
     """
-    text = os.fspath(path)
+    reader = _open(os.fspath(path))
+    return reader if (start, end, fps) == (0, None, None) else Excerpt(reader, start, end, fps)
+
+
+def _open(text: str) -> VideoReader:
     place = Path(text)
+    if is_live(text):
+        return LiveStream(text)
     if place.is_dir():
-        return FrameFolder(text, _pictures_in(place))
+        return FrameFolder(text, pictures_in(place))
     if place.is_file():
         return FrameFolder(text, [place]) if place.suffix.lower() in IMAGE_KINDS else VideoFile(text)
-    if re.search(r"[*?\[]|%0?\d*d", text):
-        # Everything but the number itself is taken literally in a printf pattern; in a glob nothing is.
-        parts = re.split(r"%0?\d*d", text)
-        found = glob.glob("[0-9]*".join(map(glob.escape, parts)) if len(parts) > 1 else text)
-        pictures = [Path(name) for name in found if Path(name).suffix.lower() in IMAGE_KINDS]
-        if not pictures:
-            raise UserError(f"no jpg, png or tif picture matches the pattern {text}")
-        return FrameFolder(text, _one_kind(pictures, text))
+    pictures = pictures_like(text)
+    if pictures is not None:
+        return FrameFolder(text, pictures)
     siblings = [entry.name for entry in place.parent.iterdir()] if place.parent.is_dir() else []
     raise UserError(f"there is no video at {text}{nearest(place.name, siblings)}")
 
@@ -93,10 +71,10 @@ class VideoFile(VideoReader):
             rate = stream.average_rate or stream.guessed_rate
             self.fps = float(rate) if rate else 25.0
             self.frame_count = stream.frames or None
-            first = next(self._decoded(container), None)
+            first = next(self._decoded(container, 0), None)
         if first is None:
             raise UserError(f"no frame could be decoded from the video {path}; is the file complete?")
-        self.size = first.shape[:2]
+        self.size = first[1].shape[:2]
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[av.container.InputContainer]:
@@ -113,17 +91,24 @@ class VideoFile(VideoReader):
             container.streams.video[0].thread_type = "AUTO"
             yield container
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def numbered(self, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+        # Frames before `start` are decoded too: seeking lands where the container says, which need not be that frame.
+        stretch = Stretch()
         with self._open() as container:
-            for index, frame in enumerate(self._decoded(container)):
-                if frame.shape[:2] != self.size:
+            for index, image in self._decoded(container, start):
+                if image.shape[:2] != self.size:
                     raise UserError(
-                        f"frames of differing sizes in {self.path}: frame 0 is {_size(self.size)} "
-                        f"but frame {index} is {_size(frame.shape)}"
+                        f"frames of differing sizes in {self.path}: frame 0 is {size_text(self.size)} "
+                        f"but frame {index} is {size_text(image.shape)}"
                     )
-                yield frame
+                if image.dtype != np.uint8:
+                    image = stretch(image)
+                    self.note(stretch.sentence)
+                    image = image if image.ndim == 3 else np.stack([image] * 3, -1)
+                yield index, image
 
-    def _decoded(self, container: av.container.InputContainer) -> Iterator[np.ndarray]:
+    def _decoded(self, container: av.container.InputContainer, start: int) -> Iterator[tuple[int, np.ndarray]]:
+        """(number, frame) from `start` on: uint8 RGB [H, W, 3], or uint16 [H, W] or [H, W, 3] of deep pixels."""
         stream = container.streams.video[0]
         count, end, damaged = 0, 0.0, False
         try:
@@ -135,7 +120,8 @@ class VideoFile(VideoReader):
                     if frame.is_corrupt and not damaged:
                         damaged = True
                         self.note(f"{self.path} is damaged from frame {count} on; the decoder guessed missing parts.")
-                    yield _upright(frame)
+                    if count >= start:
+                        yield count, _upright(frame)
                     count += 1
                     end = max(end, frame.time or 0.0)
         except av.FFmpegError as error:
@@ -154,92 +140,6 @@ class VideoFile(VideoReader):
             f"the video {self.path} cannot be decoded beyond frame {index} ({reason}); copy it again, "
             "or re-encode what is left with `ffmpeg -i IN OUT.mp4`"
         )
-
-
-class FrameFolder(VideoReader):
-    """Pictures as frames. 8 bits are taken as they are; more are stretched with the first frame's percentiles."""
-
-    def __init__(self, path: str, pictures: list[Path]) -> None:
-        super().__init__()
-        self.path, self.fps = path, FOLDER_FPS
-        self._pictures = sorted(pictures, key=lambda picture: natural(picture.name))
-        self.names = tuple(picture.name for picture in self._pictures)
-        self.frame_count = len(self._pictures)
-        self._stretch: tuple[float, float] | None = None
-        self.size = self._read(self._pictures[0]).shape[:2]
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for picture in self._pictures:
-            frame = self._read(picture)
-            if frame.shape[:2] != self.size:
-                raise UserError(
-                    f"frames of differing sizes in {self.path}: {self._pictures[0].name} is {_size(self.size)} "
-                    f"but {picture.name} is {_size(frame.shape)}"
-                )
-            yield frame
-
-    def _read(self, picture: Path) -> np.ndarray:
-        image = read_image(picture)
-        channels = image.shape[2]
-        if channels > 4:
-            raise UserError(f"{picture} has {channels} channels; frames need 1 to 4 (red, green, blue, anything)")
-        if channels in (1, 2):
-            if channels == 2:
-                self.note("Frames have 2 channels; the first is shown as grey and the second is left out.")
-            image = image[..., [0, 0, 0]]
-        elif channels == 4:
-            self.note("Frames have 4 channels; the first three are taken as red, green and blue.")
-            image = image[..., :3]
-        if image.dtype == np.uint8:
-            return np.ascontiguousarray(image)
-        return self._to_8_bit(image)
-
-    def _to_8_bit(self, image: np.ndarray) -> np.ndarray:
-        values = image.astype(np.float32)
-        if self._stretch is None:
-            finite = values[np.isfinite(values)]
-            low, high = map(float, np.percentile(finite, STRETCH)) if finite.size else (0.0, 1.0)
-            self._stretch = (low, high if high > low else low + 1.0)
-            self.note(
-                f"Frames are {image.dtype}; {self._stretch[0]:g} to {self._stretch[1]:g} (percentiles {STRETCH[0]:g} "
-                f"and {STRETCH[1]:g} of the first frame) were stretched to 0..255 in every frame."
-            )
-        low, high = self._stretch
-        values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
-        return (np.clip((values - low) / (high - low), 0, 1) * 255 + 0.5).astype(np.uint8)
-
-
-def read_image(path: str | os.PathLike) -> np.ndarray:
-    """A picture [H, W, C] in RGB(A) order, at its own depth.
-
-    Raises:
-      UserError: it cannot be read, is cut off, or holds several pages.
-    """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"the picture {path} cannot be read ({error.strerror})") from error
-    # The decoders fill the missing part of a cut picture with grey and only warn.
-    marker = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}.get(data[:2])
-    if marker and marker not in data[-65536:]:
-        raise UserError(f"the picture {path} is cut off; copy it again")
-    buffer = np.frombuffer(data, np.uint8)
-    image = None
-    with contextlib.suppress(cv2.error):
-        image = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED) if data else None
-    if image is None:
-        raise UserError(f"the picture {path} cannot be decoded; is it a jpg, png or tif?")
-    if IMAGE_KINDS.get(path.suffix.lower()) == "tif" and cv2.imcount(os.fspath(path)) > 1:
-        raise UserError(f"{path} holds {cv2.imcount(os.fspath(path))} pages; save each page as a picture of its own")
-    if image.ndim == 2:
-        return image[..., None]
-    return image[..., [2, 1, 0, *range(3, image.shape[2])]] if image.shape[2] >= 3 else image
-
-
-def natural(name: str) -> list:
-    """Sort key under which frame2 comes before frame10."""
-    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"([0-9]+)", name)]
 
 
 class VideoWriter:
@@ -272,7 +172,9 @@ class VideoWriter:
             if self._container is None:
                 self._start(*frame.shape[:2])
             if frame.shape[:2] != (self._stream.height, self._stream.width):
-                raise ValueError(f"frame {self.frames} is {_size(frame.shape)}, the video is {_size(self._size)}")
+                raise ValueError(
+                    f"frame {self.frames} is {size_text(frame.shape)}, the video is {size_text(self._size)}"
+                )
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709")
             picture.pts, picture.time_base = self.frames, 1 / self._rate
@@ -314,32 +216,11 @@ def _os_errors(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
-def _pictures_in(folder: Path) -> list[Path]:
-    def pictures(place: Path) -> list[Path]:
-        entries = (entry for entry in place.iterdir() if not entry.name.startswith("."))
-        return [entry for entry in entries if entry.suffix.lower() in IMAGE_KINDS and entry.is_file()]
-
-    found = pictures(folder)
-    if found:
-        return _one_kind(found, os.fspath(folder))
-    below = (place for depth in ("*", "*/*") for place in sorted(folder.glob(depth)) if place.is_dir())
-    fullest = max(((len(pictures(place)), os.fspath(place)) for place in below), default=(0, ""))
-    hint = f"; did you mean {fullest[1]}?" if fullest[0] else ""
-    raise UserError(f"the folder {folder} holds no frame (jpg, png or tif){hint}")
-
-
-def _one_kind(pictures: list[Path], where: str) -> list[Path]:
-    kinds = sorted({IMAGE_KINDS[picture.suffix.lower()] for picture in pictures})
-    if len(kinds) > 1:
-        raise UserError(
-            f"{where} holds pictures of {len(kinds)} kinds ({', '.join(kinds)}), and which are the frames is unclear; "
-            f"give a pattern such as {os.path.join(where if os.path.isdir(where) else '.', '*.' + kinds[0])!r}"
-        )
-    return pictures
-
-
 def _upright(frame: av.VideoFrame) -> np.ndarray:
-    image = frame.to_ndarray(format="rgb24")
+    deep = _DEEP.fullmatch(frame.format.name)
+    # swscale would keep the top 8 of 16 bits, which are black in a recording that uses the lower 12.
+    shape = "rgb24" if not deep else "gray16le" if deep[1] in ("gray", "ya") else "rgb48le"
+    image = frame.to_ndarray(format=shape)
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
@@ -350,7 +231,3 @@ def _reason(error: BaseException) -> str:
 
 def _streams(container: av.container.InputContainer) -> str:
     return ", ".join(sorted({stream.type or "unknown" for stream in container.streams})) or "nothing"
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]}x{shape[0]}"

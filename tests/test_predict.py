@@ -79,7 +79,8 @@ def test_the_report_tells_gaps_and_what_was_not_found(tmp_path):
     assert "“the blue box”: no target found in any frame." in text
     assert "data:video/mp4;base64," in text
     result = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert result["video"] == {"path": str(tmp_path / "in"), "width": 60, "height": 40, "fps": 10.0, "frames": 12}
+    video = {"path": str(tmp_path / "in"), "width": 60, "height": 40, "fps": 10.0, "frames": 12}
+    assert result["video"] == {**video, "first_frame": 0, "last_frame": 11}
     assert result["targets"][0]["gaps"] == [[4, 6]]
     assert result["targets"][1]["visible_frames"] == 0
     assert (result["speed"]["latency_frames"], result["speed"]["warm_up_frames"]) == (0, 2)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mqc_jax.errors import UserError
-from mqc_jax.video import VideoWriter, natural, open_video, read_image
+from mqc_jax.pictures import natural, read_image
+from mqc_jax.video import VideoWriter, open_video
 
 
 def noise(frames: int, size=(48, 64)) -> list[np.ndarray]:
