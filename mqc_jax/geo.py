@@ -57,7 +57,8 @@ def is_geotiff(path: str | os.PathLike) -> bool:
 
 def _tiff_tags(path: Path) -> set[int]:
     """The tags of a TIFF's first directory; none where the file is not a TIFF."""
-    with contextlib.suppress(OSError, struct.error, KeyError), open(path, "rb") as file:
+    # ValueError: an offset beyond what files can have.
+    with contextlib.suppress(OSError, struct.error, KeyError, ValueError), open(path, "rb") as file:
         head = file.read(16)
         order = {b"II": "<", b"MM": ">"}[head[:2]]
         (version,) = struct.unpack_from(order + "H", head, 2)
