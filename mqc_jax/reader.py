@@ -96,9 +96,9 @@ class Excerpt(VideoReader):
         last = inner.frame_count
         if last is not None:
             self._within(last)
-            self.frame_count = math.ceil((min(last, end or last) - start) * self._share - 1e-9)
+            self.frame_count = self._period(min(last, end or last) - 1) + 1
         elif end is not None and inner.endless:
-            self.frame_count = math.ceil((end - start) * self._share - 1e-9)
+            self.frame_count = self._period(end - 1) + 1
         if self._share < 1:
             self.note(
                 f"Of {inner.fps:g} frames a second {self.fps:g} were looked at (fps); frames keep their numbers in the "
@@ -111,10 +111,8 @@ class Excerpt(VideoReader):
         for number, frame in self.inner.numbered(first):
             if self._end is not None and number >= self._end:
                 return
-            # The guard keeps a ratio such as 1/3, which no float is, from landing below the whole number that it means.
-            period = math.floor((number - self._start) * self._share + 1e-9)
-            if period > taken:
-                taken = period
+            if self._period(number) > taken:
+                taken = self._period(number)
                 yield number, frame
             if self._end is not None and number + 1 >= self._end:
                 return
@@ -124,6 +122,10 @@ class Excerpt(VideoReader):
             self._within(0)
         if self._end is not None:
             self.note(f"The input ends after frame {number}, before the end that was asked for, {self._end}.")
+
+    def _period(self, number: int) -> int:
+        # The guard keeps a ratio such as 1/3, which no float is, from landing below the whole number that it means.
+        return math.floor((number - self._start) * self._share + 1e-9)
 
     def _within(self, count: int) -> None:
         if self._start >= count:

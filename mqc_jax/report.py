@@ -38,7 +38,7 @@ class Facts:
     """Everything the page shows.
 
     Attributes:
-      video: path, width, height, fps, frames.
+      video: path, width, height, fps, frames; first_frame and last_frame where they are not all there are.
       model: name -> value, as `predict.model_facts` gives it.
       targets: one history a sentence.
       notes: sentences a reader should know.
@@ -71,6 +71,11 @@ class Facts:
         if frames > count:
             spent["track"] = max(self.seconds["track"] - compiling, 0.0) / (frames - count)
         return spent
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Numbers of the first and the last frame that were looked at."""
+        return self.video.get("first_frame", 0), self.video.get("last_frame", self.video["frames"] - 1)
 
     @property
     def frames_per_second(self) -> float:
@@ -119,8 +124,10 @@ def page(facts: Facts) -> str:
     """The whole page as HTML."""
     title = facts.targets[0].text if len(facts.targets) == 1 else f"{len(facts.targets)} targets"
     video = facts.video
+    first, last = facts.span
+    part = "" if (first, last) == (0, video["frames"] - 1) else f" ({first} to {last})"
     lead = (
-        f"{_count(video['frames'], 'frame')} of {video['width']} × {video['height']} pixels, "
+        f"{_count(video['frames'], 'frame')}{part} of {video['width']} × {video['height']} pixels, "
         f"segmented at {facts.frames_per_second:.1f} frames/s"
     )
     body = [

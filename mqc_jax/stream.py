@@ -6,6 +6,7 @@ What is fetched (http, https) waits until it is asked for, and nothing is left o
 """
 
 import contextlib
+import os
 import queue
 import re
 import signal
@@ -93,12 +94,13 @@ class LiveStream(VideoReader):
 
     def _offer(self, item: tuple[int, np.ndarray] | None) -> None:
         """Hands over what was read; a live stream's frame takes the place of one that nobody has asked for."""
+        replaces = item is not None and not self._waits
         while not self._ended.is_set():
             try:
-                self._frames.put(item, timeout=0.1)
+                self._frames.put(item, timeout=None if replaces else 0.1, block=not replaces)
                 return
             except queue.Full:
-                if not self._waits and item is not None:
+                if replaces:
                     with contextlib.suppress(queue.Empty):
                         self._frames.get_nowait()
 
@@ -168,8 +170,9 @@ def ended_by_signals(reader: VideoReader) -> Iterator[None]:
 
 
 def _opened(path: str, scheme: str) -> cv2.VideoCapture:
-    level = cv2.getLogLevel()
-    cv2.setLogLevel(0)  # OpenCV's own lines would bury the sentence below
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # OpenCV's lines would bury the sentence below
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # and so would those of its FFmpeg; -8 is its "quiet"
     try:
         if scheme:
             limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_SECONDS * 1000]
@@ -178,7 +181,7 @@ def _opened(path: str, scheme: str) -> cv2.VideoCapture:
         else:
             capture = cv2.VideoCapture(int(path) if path.isdigit() else path)
     finally:
-        cv2.setLogLevel(level)
+        cv2.utils.logging.setLogLevel(level)
     if capture.isOpened():
         return capture
     capture.release()
