@@ -242,6 +242,39 @@ def test_constant_and_unfinite_pixels_stay_numbers(tmp_path):
     assert read_all(tmp_path)[0].max() == 0
 
 
+@pytest.mark.parametrize(("pixels", "channels"), [("gray16le", 1), ("gray12le", 1), ("gbrp12le", 3), ("gbrp16le", 3)])
+def test_a_video_of_deep_pixels_is_stretched_as_pictures_are(tmp_path, pixels, channels):
+    # 12 bits in use of 16, as thermal cameras record them: their top 8 bits alone would be nearly black.
+    rng = np.random.default_rng(7)
+    pictures = [rng.integers(500 + 99 * t, 2500 + 99 * t, (32, 48, channels), dtype=np.uint16) for t in range(3)]
+    planes = "gray16le" if channels == 1 else "rgb48le"
+    scale = 16 if "12" in pixels else 1  # FFmpeg's conversion moves 12 bits to the top of 16, and back
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, pixels
+        for picture in pictures:
+            array = np.ascontiguousarray(picture.squeeze() * np.uint16(scale))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format=planes).reformat(format=pixels)))
+        container.mux(stream.encode(None))
+    reader = open_video(tmp_path / "a.mkv")
+    low, high = np.percentile(pictures[0], (0.5, 99.5))
+    for frame, picture in zip(reader, pictures, strict=True):
+        assert frame.shape == (32, 48, 3)
+        assert np.abs(frame - np.clip((picture - low) / (high - low), 0, 1) * 255).max() < 1
+    assert "Frames are uint16" in reader.notes[0]
+
+
+def test_ten_bit_colour_is_shown_as_eight(tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv422p10le"
+        picture = av.VideoFrame.from_ndarray(np.full((32, 48, 3), (200, 30, 90), np.uint8), format="rgb24")
+        container.mux(stream.encode(picture.reformat(format="yuv422p10le")))
+        container.mux(stream.encode(None))
+    (frame,) = read_all(tmp_path / "a.mkv")
+    assert np.abs(frame.astype(int) - (200, 30, 90)).max() <= 3
+
+
 @pytest.mark.parametrize(("channels", "noted"), [(1, False), (3, False), (4, True)])
 def test_channels(tmp_path, channels, noted):
     picture = np.random.default_rng(2).integers(0, 255, (20, 24, channels), dtype=np.uint8)
