@@ -24,7 +24,7 @@ class Example(NamedTuple):
 EXAMPLES = {
     "airport": Example("Airport", 14, 0),
     "harbour": Example("Harbour", 0, 3),
-    "railway": Example("Railway", 0, 4),
+    "railway": Example("Railway", 10, 4),
 }
 _GUARD = threading.Lock()
 
