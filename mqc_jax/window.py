@@ -1,20 +1,21 @@
-"""The calibration window of a stream: frames are held back until motion has verified the first mask (eq. 7).
+"""The calibration window of a stream: frames are held back until motion has verified the first masks (eq. 7).
 
-Displacements are computed pair by pair as frames come. Whenever a window of eq. 7 is full, every target is asked if it
-has been seen to move; the window closes when all have, or when the longest is over. A target's own window is the
-shortest that shows its motion, however long another target's takes. Evidence "vacated" looks at all frames of the
-longest, which is waited for.
+Displacements are computed pair by pair as frames come. Whenever a window of eq. 7 is full, every group of targets is
+asked if it has been seen to move; that settles its masks, however long another group's take. The window closes when all
+are settled, or when the longest is over. Evidence "vacated" looks at all frames of the longest, which is waited for.
 """
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mqc_jax.checkpoint import Model
 from mqc_jax.config import CalibrationConfig
+from mqc_jax.groups import Group, Part, Prompt, coarse, encode, kept
 from mqc_jax.models import flow, functional, tmcc, torch_ops
-from mqc_jax.models.memory_bank import MemoryBank
 from mqc_jax.models.mqc_sam import MQCSAM, Features, Output, logits_from_mask
 
 CERTAIN = 10.0
@@ -22,32 +23,34 @@ CERTAIN = 10.0
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _first(net: MQCSAM, params, image: jax.Array, input_ids: jax.Array, mask: jax.Array):
-    features = functional.encode_frame(net, params, image[None])
+def _first(net: MQCSAM, params, features: Features, input_ids: jax.Array, mask: jax.Array):
     output = functional.first(net, params, features, functional.encode_text(net, params, input_ids, mask))
-    size = image.shape[:2]
-    return features, output, torch_ops.resize_bilinear(output.mask_logits[..., None], size)[..., 0]
+    size = (net.config.image_size, net.config.image_size)
+    return output, torch_ops.resize_bilinear(output.mask_logits[..., None], size)[..., 0]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _first_from_mask(net: MQCSAM, params, image: jax.Array, masks: jax.Array):
-    features = functional.encode_frame(net, params, image[None])
-    return features, functional.first_from_mask(net, params, features, masks), logits_from_mask(masks)
+def _first_from_mask(net: MQCSAM, params, features: Features, masks: jax.Array):
+    return functional.first_from_mask(net, params, features, masks), logits_from_mask(masks)
 
 
 @jax.jit
-def _displacement(before: jax.Array, after: jax.Array) -> jax.Array:
-    """uint8 RGB [S, S, 3] twice -> [S, S, 2]."""
+def displacement(before: jax.Array, after: jax.Array) -> jax.Array:
+    """How the pixels of one frame move to the next: uint8 RGB [S, S, 3] twice -> float32 [S, S, 2]."""
     return flow.flow(flow.grey(jnp.stack([before, after])))[0]
 
 
 @functools.partial(jax.jit, static_argnames="config")
+def _motion_maps(displacements: jax.Array, frames: jax.Array, config: CalibrationConfig) -> jax.Array:
+    """[T, S, S, 2] and uint8 [T + 1, S, S, 3] -> `tmcc.motion_maps`, which all targets share."""
+    return tmcc.motion_maps(displacements, flow.grey(frames), config)
+
+
+@functools.partial(jax.jit, static_argnames=("windows", "config"))
 def _calibrate(
-    logits: jax.Array, displacement: jax.Array, frames: jax.Array, config: CalibrationConfig
+    logits: jax.Array, maps: jax.Array, windows: tuple[int, ...], config: CalibrationConfig
 ) -> tmcc.Calibration:
-    """[N, S, S], [T, S, S, 2], uint8 [T + 1, S, S, 3] -> a `Calibration` with a leading axis N."""
-    maps = tmcc.motion_maps(displacement, flow.grey(frames), config)
-    windows = config.windows(displacement.shape[0])
+    """[N, S, S] and `_motion_maps`'s -> a `Calibration` with a leading axis N."""
     return jax.lax.map(lambda p: tmcc.calibrate_on(p, maps, windows, config), jax.nn.sigmoid(logits))
 
 
@@ -57,59 +60,115 @@ def _settle(net: MQCSAM, params, features: Features, output: Output, logits: jax
     return *functional.start_calibrated(net, params, features, output, kept, given), kept
 
 
-class CalibrationWindow:
-    """The held-back beginning of a stream.
-
-    Args:
-      net: the model, with parameters `params`.
-      image: uint8 RGB [S, S, 3], frame 0 at the model's size.
-      tokens: the sentences' (input_ids, mask), or None where `masks` float32 [N, S, S] are given.
+@dataclasses.dataclass
+class _Beginning:
+    """A group that waits: its first masks as the model or the user gave them.
 
     Attributes:
-      images: all frames so far at the model's size; at most `config.tmcc.n_max + 1`.
+      ids: of its N targets.
+      given: whether masks were given, not sentences.
+      output: the model's, not remembered yet.
+      logits: float32 [N, S, S].
+      found: once motion has been asked for the last time.
     """
 
-    def __init__(self, net: MQCSAM, params, image: np.ndarray, tokens: tuple | None, masks: np.ndarray | None):
-        self.net, self.params, self.config = net, params, net.config.tmcc
-        self.images = [image]
-        self._given = masks is not None
-        self._displacements: list[jax.Array] = []
-        if masks is None:
-            self._features, self._output, self._logits = _first(net, params, image, *tokens)
-        else:
-            self._features, self._output, self._logits = _first_from_mask(net, params, image, masks)
-        self._found: tmcc.Calibration | None = None
+    ids: list[int]
+    given: bool
+    output: Output
+    logits: jax.Array
+    found: tmcc.Calibration | None = None
 
-    def add(self, image: np.ndarray) -> bool:
-        """Takes the next frame; whether the window is over."""
-        self._displacements.append(_displacement(self.images[-1], image))
-        self.images.append(image)
+    def without(self, ids: set[int]) -> "_Beginning":
+        rows = np.array(kept(self.ids, ids))
+        state = jax.tree.map(lambda x: x[rows], (self.output, self.logits, self.found))
+        return _Beginning([self.ids[row] for row in rows], self.given, *state)
+
+
+class CalibrationWindow:
+    """The held-back beginning of the targets that start in one frame.
+
+    Args:
+      model: the model.
+      image: uint8 RGB [S, S, 3], their first frame at the model's size.
+      prompts: one for each group.
+
+    Attributes:
+      features: of the first frame.
+    """
+
+    def __init__(self, model: Model, image: np.ndarray, prompts: list[Prompt]):
+        self.model, self.config = model, model.config.tmcc
+        net, params = model.net, model.params
+        self.features = encode(net, params, image)
+        self._images = [image]
+        self._displacements: list[jax.Array] = []
+        self._beginnings = []
+        for prompt in prompts:
+            given = prompt.tokens is None
+            if given:
+                output, logits = _first_from_mask(net, params, self.features, prompt.masks)
+            else:
+                output, logits = _first(net, params, self.features, *prompt.tokens)
+            self._beginnings.append(_Beginning(prompt.ids, given, output, logits))
+
+    @property
+    def over(self) -> bool:
+        """Whether every target's first mask is settled; more frames change nothing."""
+        return all(beginning.found is not None for beginning in self._beginnings)
+
+    def add(self, image: np.ndarray, moved: jax.Array) -> None:
+        """Takes the next frame, uint8 RGB [S, S, 3], and the `displacement` of the one before it."""
+        self._images.append(image)
+        self._displacements.append(moved)
         length = len(self._displacements)
         windows = self.config.windows(self.config.n_max)
-        if length not in windows or (self.config.evidence == "vacated" and length < windows[-1]):
-            return False
-        self._found = self._ask()
-        return length == windows[-1] or not bool(self._found.is_static.any())
+        if length in windows and (self.config.evidence != "vacated" or length == windows[-1]):
+            self._ask(final=length == windows[-1])
 
-    def _ask(self) -> tmcc.Calibration:
-        images, displacements = self.images, self._displacements
+    def drop(self, ids: set[int]) -> None:
+        """Forgets some targets."""
+        self._beginnings = [b.without(ids) for b in self._beginnings if not ids.issuperset(b.ids)]
+
+    def _ask(self, final: bool) -> None:
+        """Settles the groups that are seen to move, or, at last, all."""
+        images, displacements = self._images, self._displacements
         if not displacements:  # a video of one frame: nothing moves
             images, displacements = images * 2, [jnp.zeros((*images[0].shape[:2], 2))]
-        return _calibrate(self._logits, jnp.stack(displacements), np.stack(images), self.config)
+        maps = _motion_maps(jnp.stack(displacements), np.stack(images), self.config)
+        windows = self.config.windows(len(displacements))
+        for beginning in self._beginnings:
+            if beginning.found is None:
+                found = _calibrate(beginning.logits, maps, windows, self.config)
+                if final or not bool(found.is_static.any()):
+                    beginning.found = found
 
-    def settle(self) -> tuple[MemoryBank, Output, np.ndarray, tmcc.Calibration]:
-        """Ends the window: memory, frame 0's output, its mask logits [N, S, S], and how they came about."""
-        if self._found is None or len(self._displacements) not in self.config.windows(self.config.n_max):
-            self._found = self._ask()
+    def settle(self) -> list[Part]:
+        """Ends the window, if need be with the frames that there are: every group's first frame."""
+        if not self.over:
+            self._ask(final=True)
+        return [self._part(beginning) for beginning in self._beginnings]
+
+    def _part(self, beginning: _Beginning) -> Part:
+        found = beginning.found
         bank, output, logits = _settle(
-            self.net, self.params, self._features, self._output, self._logits, self._found.mask, self._given
+            self.model.net,
+            self.model.params,
+            self.features,
+            beginning.output,
+            beginning.logits,
+            found.mask,
+            beginning.given,
         )
-        return bank, output, np.asarray(logits), self._found
+        facts = {"window": np.asarray(found.window), "is_static": np.asarray(found.is_static)}
+        evidence = ({} if beginning.given else coarse(output)) | _chain(beginning)
+        return Part(Group(beginning.ids, bank), output, np.asarray(logits), facts, evidence, started=True)
 
-    def evidence(self, found: tmcc.Calibration) -> dict[str, np.ndarray]:
-        """The chain from the first mask to the calibrated one, for people to look at: float32 or bool [N, S, S]."""
-        moved = np.asarray(found.displacement)
-        peak = np.maximum(moved.max((1, 2), keepdims=True), 1e-6)
-        chain = {name: np.asarray(getattr(found, name)) for name in ("moving", "expanded", "refined", "motion")}
-        first = np.asarray(jax.nn.sigmoid(self._logits))
-        return {"first": first, "displacement": moved / peak, **chain, "calibrated": np.asarray(found.mask)}
+
+def _chain(beginning: _Beginning) -> dict[str, np.ndarray]:
+    """The chain from the first mask to the calibrated one, for people to look at: float32 or bool [N, S, S]."""
+    found = beginning.found
+    moved = np.asarray(found.displacement)
+    peak = np.maximum(moved.max((1, 2), keepdims=True), 1e-6)
+    chain = {name: np.asarray(getattr(found, name)) for name in ("moving", "expanded", "refined", "motion")}
+    first = np.asarray(jax.nn.sigmoid(beginning.logits))
+    return {"first": first, "displacement": moved / peak, **chain, "calibrated": np.asarray(found.mask)}

@@ -59,7 +59,7 @@ def test_the_sentence_is_never_read_after_frame_0(model):
     frames = tiny.frames(5)
     one, other = (mqc_jax.Tracker(model, texts=TEXTS) for _ in range(2))
     assert_same(one.push(frames[0])[0], other.push(frames[0])[0])
-    other._texts, other._tokens = ["the ferry at the right"] * 2, None
+    other._targets = {i: dataclasses.replace(t, text="the ferry at the right") for i, t in other._targets.items()}
     for frame in frames[1:]:
         assert_same(one.push(frame)[0], other.push(frame)[0])
 
@@ -100,7 +100,7 @@ def test_the_state_never_grows(model):
     shapes = set()
     for frame in tiny.frames(25):
         tracker.push(frame)
-        shapes.add(str(jax.tree.map(lambda x: (x.shape, x.dtype), tracker._bank)))
+        shapes.add(str(jax.tree.map(lambda x: (x.shape, x.dtype), tracker._groups[0].bank)))
     assert len(shapes) == 1
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from mqc_jax import tracker
+from mqc_jax import groups
 from mqc_jax.models import functional, memory_bank
 from mqc_jax.models.memory_bank import MemoryBank
 from mqc_jax.models.mqc_sam import NO_OBJECT_LOGIT
@@ -21,12 +21,17 @@ def started(tiny_model):
     """(images, bank, output) after frame 0."""
     images = jnp.asarray(np.stack(tiny.frames(4)))
     ids, mask = tiny_model.tokenizer.encode(TEXTS, 16)
-    return images, *tracker._start(tiny_model.net, tiny_model.params, images[0], ids, mask)
+    return images, *groups.start(tiny_model.net, tiny_model.params, encode(tiny_model, images[0]), ids, mask)
+
+
+def encode(model, image):
+    return groups.encode(model.net, model.params, image)
 
 
 def step(model, bank, image, params=None):
-    # `_step` donates the bank; the fixtures' must survive.
-    return tracker._step(model.net, model.params if params is None else params, jax.tree.map(jnp.copy, bank), image)
+    params = model.params if params is None else params
+    # A step uses the bank up; the fixtures' must survive.
+    return groups.step(model.net, params, jax.tree.map(jnp.copy, bank), groups.encode(model.net, params, image))
 
 
 def changed(params, path: str, change):
@@ -135,7 +140,8 @@ def test_the_sentence_decides_the_first_mask(started):
 def test_padding_of_a_sentence_is_never_read(tiny_model, started):
     images, _, output = started
     ids, mask = tiny_model.tokenizer.encode(TEXTS, 16)
-    _, again = tracker._start(tiny_model.net, tiny_model.params, images[0], np.where(mask, ids, 55), mask)
+    features = encode(tiny_model, images[0])
+    _, again = groups.start(tiny_model.net, tiny_model.params, features, np.where(mask, ids, 55), mask)
     np.testing.assert_array_equal(again.mask_logits, output.mask_logits)
     np.testing.assert_array_equal(again.coarse_logits, output.coarse_logits)
 
@@ -152,8 +158,9 @@ def test_bfloat16_keeps_its_outputs_form(tiny_model):
     image = jax.ShapeDtypeStruct((64, 64, 3), jnp.uint8)
     ids, mask = jax.ShapeDtypeStruct((2, 16), jnp.int32), jax.ShapeDtypeStruct((2, 16), bool)
     params = tiny_model.params
-    bank, first = jax.eval_shape(lambda *x: tracker._start(net, *x), params, image, ids, mask)
-    again, later = jax.eval_shape(lambda *x: tracker._step(net, *x), params, bank, image)
+    features = jax.eval_shape(lambda *x: groups.encode(net, *x), params, image)
+    bank, first = jax.eval_shape(lambda *x: groups.start(net, *x), params, features, ids, mask)
+    again, later = jax.eval_shape(lambda *x: groups.step(net, *x), params, bank, features)
     form = lambda tree: [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]  # noqa: E731
     assert form(bank) == form(again)
     assert form(first) == form(later)

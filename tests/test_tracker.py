@@ -11,15 +11,16 @@ import pytest
 import tiny
 
 import mqc_jax
-from mqc_jax import imaging, tracker
+from mqc_jax import groups, imaging
 from mqc_jax.errors import UserError
 from mqc_jax.models import functional
+from mqc_jax.tracker import FrameResult
 
 TEXTS = ["the yacht at the left", "a boat that overtakes the other"]
 LENGTH = 6
 
 
-def follow(model, frames, **prompts) -> list[mqc_jax.tracker.FrameResult]:
+def follow(model, frames, **prompts) -> list[FrameResult]:
     session = mqc_jax.Tracker(model, **prompts)
     results = [out for frame in frames for out in session.push(frame)]
     return results + session.finish()
@@ -64,19 +65,13 @@ def test_each_frame_gives_what_the_surface_promises(results):
 def test_the_tracker_is_a_shell_over_the_pure_functions(tiny_model, frames, results):
     net, params = tiny_model.net, tiny_model.params
     images = [jnp.asarray(imaging.resize(frame, 64)) for frame in frames]
-    ids, mask = tiny_model.tokenizer.encode(TEXTS, 16)
-    bank, output = tracker._start(net, params, images[0], ids, mask)
-    np.testing.assert_array_equal(output.mask_logits, results[0].mask_logits)
-    for image, out in zip(images[1:], results[1:], strict=True):
-        bank, output = tracker._step(net, params, bank, image)
-        np.testing.assert_array_equal(output.mask_logits, out.mask_logits)
-
-
-def test_several_targets_equal_one_at_a_time(tiny_model, frames, results):
     for n, text in enumerate(TEXTS):
-        for alone, together in zip(follow(tiny_model, frames[:4], texts=[text]), results, strict=False):
-            np.testing.assert_allclose(alone.mask_logits[0], together.mask_logits[n], atol=2e-5)
-            np.testing.assert_allclose(alone.presence[0], together.presence[n], atol=1e-6)
+        features = groups.encode(net, params, images[0])
+        bank, output = groups.start(net, params, features, *tiny_model.tokenizer.encode([text], 16))
+        np.testing.assert_array_equal(output.mask_logits[0], results[0].mask_logits[n])
+        for image, out in zip(images[1:], results[1:], strict=True):
+            bank, output = groups.step(net, params, bank, groups.encode(net, params, image))
+            np.testing.assert_array_equal(output.mask_logits[0], out.mask_logits[n])
 
 
 def test_a_later_frame_changes_nothing_earlier(tiny_model, frames, results):
@@ -90,8 +85,7 @@ def test_a_later_frame_changes_nothing_earlier(tiny_model, frames, results):
 def test_the_text_is_never_read_after_the_first_frame(tiny_model, frames, results):
     session = mqc_jax.Tracker(tiny_model, texts=TEXTS)
     session.push(frames[0])
-    del session._tokens
-    session._texts = ["", ""]
+    session._targets = {i: dataclasses.replace(target, text="") for i, target in session._targets.items()}
     # Nor does the model look at its language parts: without their parameters a step still runs, to the same bits.
     blind = dict(tiny_model.params)
     for part in ("text_encoder", "bridge"):
@@ -101,19 +95,12 @@ def test_the_text_is_never_read_after_the_first_frame(tiny_model, frames, result
         assert_equal(session.push(frame)[0], out)
 
 
-def test_one_compilation_serves_every_frame_and_every_size(tiny_model, results):
-    step, start = tracker._step._cache_size(), tracker._start._cache_size()
-    for size in ((16, 16), (64, 64), (200, 90), (128, 256)):
-        follow(tiny_model, tiny.frames(4, size), texts=TEXTS)
-    assert (tracker._step._cache_size(), tracker._start._cache_size()) == (step, start)
-
-
 def test_the_state_keeps_its_size_over_a_long_video(tiny_model):
     session = mqc_jax.Tracker(tiny_model, texts=TEXTS)
     form = None
     for t, frame in enumerate(tiny.frames(50)):
         out = session.push(frame)[0]
-        now = [(x.shape, x.dtype) for x in jax.tree.leaves(session._bank)]
+        now = [(x.shape, x.dtype) for x in jax.tree.leaves([group.bank for group in session._groups])]
         assert form in (None, now)
         form = now
         ages = out.memory["ages"][0]
@@ -272,7 +259,7 @@ def test_streaming_equals_the_rollout_that_training_scans(tiny_model):
     net, params = tiny_model.net, tiny_model.params
     images = jnp.asarray(np.stack(tiny.frames(5)))
     ids, mask = tiny_model.tokenizer.encode(TEXTS, 16)
-    bank, _ = tracker._start(net, params, images[0], ids, mask)
+    bank, _ = groups.start(net, params, groups.encode(net, params, images[0]), ids, mask)
 
     @jax.jit
     def scanned(params, bank, images):
@@ -282,7 +269,7 @@ def test_streaming_equals_the_rollout_that_training_scans(tiny_model):
 
     last, outputs = scanned(params, bank, images[1:])
     for t, image in enumerate(images[1:]):
-        bank, output = tracker._step(net, params, bank, image)
+        bank, output = groups.step(net, params, bank, groups.encode(net, params, image))
         for a, b in zip(jax.tree.leaves(output), jax.tree.leaves(outputs), strict=True):
             np.testing.assert_allclose(a, b[t], rtol=1e-5, atol=1e-5)
     for a, b in zip(jax.tree.leaves(bank), jax.tree.leaves(last), strict=True):

@@ -1,0 +1,91 @@
+"""What the tracker says about a frame, put together from what each group of targets gave."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from mqc_jax import imaging
+from mqc_jax.groups import Part
+from mqc_jax.models.mqc_sam import Output
+from mqc_jax.models.registration import Decision
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameResult:
+    """What the tracker says about one frame, for the N targets that are followed in it. Rows are in order of adding.
+
+    Attributes:
+      frame_index: 0 for the first frame pushed.
+      masks: bool [N, H, W] at the frame's own size.
+      mask_logits: float32 [N, S/4, S/4], the decoder's grid; -1024 everywhere where the target is judged absent.
+      presence: float32 [N] in [0, 1], the probability that the target is visible.
+      memory: what the memory did: `registered` bool [N] (was this frame written), `ages` int32 [N, slots] (frames since
+        each slot was written, -1: empty); with DAMI's memory also every field of `models.registration.Decision`.
+        With calibration "tmcc", in a frame that targets start in, also `window` int32 [N], the displacements that were
+        needed (eq. 7; 0 for targets that started before), and `is_static` bool [N]: motion could not verify the first
+        mask.
+      evidence: in a frame that targets start in, the maps in [0, 1] that led to their first masks: from a sentence
+        `coarse` float32 [N, S/4, S/4]; with calibration "tmcc" `first`, `displacement` (eq. 8, its largest value being
+        1), `moving`, `expanded`, `refined`, `motion` and `calibrated`, [N, S, S]. Zero in rows that have no such map.
+      targets: int64 [N], the target's id in each row.
+      started: bool [N], whether this is the frame that the target's sentence or mask is about.
+    """
+
+    frame_index: int
+    masks: np.ndarray
+    mask_logits: np.ndarray
+    presence: np.ndarray
+    memory: dict[str, np.ndarray]
+    evidence: dict[str, np.ndarray]
+    targets: np.ndarray
+    started: np.ndarray
+
+
+def assemble(frame_index: int, size: tuple[int, int], parts: list[Part]) -> FrameResult:
+    """One frame's result at size (H, W), from at least one part."""
+    height, width = size
+    masks = [_masks(part, height, width) for part in parts]
+    return FrameResult(
+        frame_index=frame_index,
+        masks=np.concatenate(masks),
+        mask_logits=np.concatenate([part.output.mask_logits for part in parts]),
+        presence=np.concatenate([jax.nn.sigmoid(part.output.presence_logits) for part in parts]),
+        memory=_rows([_memory(part) for part in parts], parts),
+        evidence=_rows([part.evidence for part in parts], parts),
+        targets=np.array([number for part in parts for number in part.group.ids], np.int64),
+        started=np.array([part.started for part in parts for _ in part.group.ids], bool),
+    )
+
+
+def _masks(part: Part, height: int, width: int) -> np.ndarray:
+    logits = np.asarray(part.output.mask_logits) if part.logits is None else part.logits
+    masks = np.empty((len(logits), height, width), bool)
+    for row, own in zip(masks, logits, strict=True):
+        row[:] = imaging.mask_from_logits(own, height, width)
+    return masks
+
+
+def _memory(part: Part) -> dict[str, np.ndarray]:
+    slots = part.group.bank.feature
+    ages = np.where(np.asarray(slots.valid), np.asarray(slots.age), -1)
+    return {"registered": (ages == 0).any(1), "ages": ages, **_record(part.output), **part.facts}
+
+
+def _record(output: Output) -> dict[str, np.ndarray]:
+    if output.decision is None:
+        return {}
+    return {field.name: np.asarray(getattr(output.decision, field.name)) for field in dataclasses.fields(Decision)}
+
+
+def _rows(entries: list[dict[str, np.ndarray]], parts: list[Part]) -> dict[str, np.ndarray]:
+    """Each name's rows of all parts, zeros where a part has none."""
+    like = {name: rows for own in entries for name, rows in own.items()}
+
+    def rows(name: str, own: dict[str, np.ndarray], part: Part) -> np.ndarray:
+        if name in own:
+            return own[name]
+        return np.zeros((len(part.group.ids), *like[name].shape[1:]), like[name].dtype)
+
+    pairs = list(zip(entries, parts, strict=True))
+    return {name: np.concatenate([rows(name, *pair) for pair in pairs]) for name in like}
