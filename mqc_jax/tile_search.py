@@ -1,0 +1,183 @@
+"""Frame 0 of a large frame: in which window is the target that a sentence names?
+
+1. Overlapping tiles of one and of two tile sides are grounded by the sentence without its place, which would mean
+   something else inside a tile. A candidate's score is presence x predicted IoU x the coarse map's peak x how well its
+   position agrees with the place in the sentence (`places.Place.weight`). Tiles that cannot agree are not looked at,
+   unless nothing is found in the others.
+2. Around the best candidate, windows of one, two, four, ... tile sides are looked at. The target grows from window to
+   window as long as the smaller one shows only a part of it; the first window from which it does not is taken.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mqc_jax import imaging, places
+from mqc_jax.checkpoint import Model
+from mqc_jax.data.expressions import grid_cell, location
+from mqc_jax.models import functional
+from mqc_jax.models.mqc_sam import MQCSAM
+from mqc_jax.tiling import Window, around, cover, main_part
+
+MAP_SIDE = 1024
+"""Longest side of a map over the whole frame."""
+
+BATCH = 8
+"""Windows that are grounded at once."""
+
+SCALES = (1, 2)
+"""Sides of the tiles searched, in tile sides. A target of half a tile looks best through the second."""
+
+_UNLIKELY = 0.1  # tiles whose best point agrees less with the sentence's place are left for later
+_SAME_EXTENT = 0.75
+_NO_MASK = 1e-3  # weight of a tile in which only the coarse map has a peak
+
+
+class Found(NamedTuple):
+    """Where a target is: the window to follow it in, and the sentence that means it there.
+
+    Attributes:
+      map: float32 [h, w] in [0, 1], the coarse map over the whole frame, each point's largest of all tiles; 0 where
+        none was looked at. Its longest side is at most `MAP_SIDE`.
+    """
+
+    window: Window
+    text: str
+    map: np.ndarray
+
+
+class _Sight(NamedTuple):
+    """What one window showed: `box` of the mask's main part in the frame's pixels or None, `score` in [0, 1]."""
+
+    window: Window
+    box: tuple[int, int, int, int] | None
+    point: tuple[float, float]
+    score: float
+    coarse: np.ndarray
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _ground(net: MQCSAM, params, images: jax.Array, input_ids: jax.Array, mask: jax.Array):
+    """uint8 [B, S, S, 3] and one sentence for each -> score [B], coarse map and mask logits [B, S/4, S/4]."""
+    features = functional.encode_frame(net, params, images)
+    output = functional.first(net, params, features, functional.encode_text(net, params, input_ids, mask))
+    coarse = jax.nn.sigmoid(output.coarse_logits)
+    quality = jnp.clip(output.ious.max(1), 0, 1) * coarse.max((1, 2))
+    return jax.nn.sigmoid(output.presence_logits) * quality, coarse, output.mask_logits
+
+
+def search(model: Model, frame: np.ndarray, text: str, tile: int) -> Found:
+    """The window in which to follow what a sentence means.
+
+    Args:
+      frame: uint8 RGB [H, W, 3].
+      text: the sentence, about the whole frame.
+      tile: side of the smallest windows, in pixels.
+    """
+    size = frame.shape[:2]
+    place = places.find(text)
+    asked = text if place is None else place.bare
+    likely, rest = [], []
+    for window in dict.fromkeys(w for scale in SCALES for w in cover(scale * tile, size)):
+        (likely if place is None or place.weight(window.box, size) >= _UNLIKELY else rest).append(window)
+    heat = Heat(size)
+    best = _best(model, frame, likely, asked, place, heat)
+    if rest and (best is None or best.box is None):
+        best = _best(model, frame, rest, asked, place, heat, best)
+    window = _zoom(model, frame, best, asked, tile)
+    return Found(window, _sentence(text, place, best.point, window), heat.map)
+
+
+def _best(model, frame, windows, text, place, heat, best: "_Sight | None" = None) -> "_Sight | None":
+    """The best of `best` and what `windows` show."""
+    size, score = frame.shape[:2], -1.0 if best is None else _agreement(best, place, frame.shape[:2])
+    for sight in look(model, frame, windows, text):
+        heat.add(sight.window, sight.coarse)
+        own = _agreement(sight, place, size)
+        if own > score:
+            best, score = sight, own
+    return best
+
+
+def _agreement(sight: _Sight, place: places.Place | None, size: tuple[int, int]) -> float:
+    return sight.score * (1.0 if place is None else place.weight(sight.point * 2, size))
+
+
+def look(model: Model, frame: np.ndarray, windows: Sequence[Window], text: str) -> Iterator[_Sight]:
+    """What each window shows when it is asked for `text`."""
+    side = model.config.image_size
+    tokens = model.tokenizer.encode([text] * BATCH, model.config.bert.max_tokens)
+    for first in range(0, len(windows), BATCH):
+        batch = windows[first : first + BATCH]
+        images = np.zeros((BATCH, side, side, 3), np.uint8)
+        for image, window in zip(images, batch, strict=False):
+            image[:] = imaging.resize(window.cut(frame), side)
+        scores, coarse, logits = map(np.asarray, _ground(model.net, model.params, images, *tokens))
+        for window, *shown in zip(batch, scores, coarse, logits, strict=False):
+            yield _sight(window, *shown)
+
+
+def _sight(window: Window, score: np.ndarray, coarse: np.ndarray, logits: np.ndarray) -> _Sight:
+    grid = logits.shape[0]
+    across, down = window.width / grid, window.height / grid
+    box = main_part(logits > 0)
+    if box is None:
+        y, x = np.unravel_index(coarse.argmax(), coarse.shape)
+        point = window.x + (x + 0.5) * across, window.y + (y + 0.5) * down
+        return _Sight(window, None, point, float(score) * _NO_MASK, coarse)
+    x0, x1 = (round(window.x + x * across) for x in box[::2])
+    y0, y1 = (round(window.y + y * down) for y in box[1::2])
+    return _Sight(window, (x0, y0, x1, y1), ((x0 + x1) / 2, (y0 + y1) / 2), float(score), coarse)
+
+
+def _zoom(model: Model, frame: np.ndarray, best: _Sight, text: str, tile: int) -> Window:
+    """The smallest window around a sight in which the target shows as far as it does in the next larger one."""
+    size = frame.shape[:2]
+    sides = [tile << k for k in range(BATCH) if tile << k < 2 * max(size)]
+    windows = list(dict.fromkeys(around(*best.point, side, size) for side in sides))
+    sights = list(look(model, frame, windows, text))
+    chosen = 0
+    while chosen + 1 < len(sights) and _extent(sights[chosen]) < _SAME_EXTENT * _extent(sights[chosen + 1]):
+        chosen += 1
+    sight = sights[chosen]
+    if sight.box is None:
+        return windows[chosen]
+    return around(*sight.point, max(windows[chosen].width, windows[chosen].height), size)
+
+
+def _extent(sight: _Sight) -> int:
+    """Length of the shown target's box in pixels; 0 where none is."""
+    return 0 if sight.box is None else max(sight.box[2] - sight.box[0], sight.box[3] - sight.box[1])
+
+
+def _sentence(text: str, place: places.Place | None, point: tuple[float, float], window: Window) -> str:
+    """What to ask the window: the sentence with the place that the target has in it."""
+    if place is None:
+        return text
+    cell = grid_cell(point[0] - window.x, point[1] - window.y, (window.height, window.width))
+    return f"{place.bare} at the {location(cell)}"
+
+
+class Heat:
+    """Maps seen in windows, on one map over the whole frame `(H, W)`.
+
+    Attributes:
+      map: float32 [h, w], 0 where no window was; its longest side is at most `MAP_SIDE`.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self._scale = min(1.0, MAP_SIDE / max(size))
+        self.map = np.zeros([max(1, round(side * self._scale)) for side in size], np.float32)
+
+    def add(self, window: Window, values: np.ndarray) -> None:
+        """Raises the map to the values [h, w] seen in a window."""
+        x, y = (int(start * self._scale) for start in (window.x, window.y))
+        across, down = (max(1, round(side * self._scale)) for side in (window.width, window.height))
+        part = self.map[y : y + down, x : x + across]
+        values = cv2.resize(values.astype(np.float32), part.shape[::-1], interpolation=cv2.INTER_AREA)
+        np.maximum(part, values, out=part)
