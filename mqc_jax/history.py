@@ -1,6 +1,7 @@
 """What is remembered of a video for its report: curves, gaps and pictures, in bounded memory however long it runs."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -158,3 +159,16 @@ class Gallery:
             return self.pictures
         places = np.linspace(0, len(self.pictures) - 1, count).round().astype(int)
         return [self.pictures[place] for place in places]
+
+
+def same_thing(masks: np.ndarray, texts: list[str]) -> list[str]:
+    """A sentence for every pair of targets whose first masks, bool [N, H, W], are nearly one."""
+    told = []
+    for (i, a), (j, b) in itertools.combinations(enumerate(masks), 2):
+        shared, either = np.count_nonzero(a & b), np.count_nonzero(a | b)
+        if shared > 0.8 * either:
+            told.append(
+                f"“{texts[i]}” and “{texts[j]}” were taken for the same thing: their first masks overlap by "
+                f"{shared / either:.0%}."
+            )
+    return told

@@ -52,7 +52,8 @@ TRACK_COLUMNS = ("frame", "target", "presence", "area", "centroid_x", "centroid_
 not visible, centroid and box are empty."""
 
 WARM_UP = 2
-"""Frames whose tracking is mostly compilation: the first frame's program and the one of all later frames."""
+"""Frames whose tracking is mostly compilation: the first frame's program and the one of all later frames. Where frames
+are held back, all that come out with the second one."""
 
 MAX_HELD = 512
 """Frames a tracker may hold back; more would mean that it never answers, and memory would grow."""
@@ -147,8 +148,8 @@ class _Session:
         self.most_held = 0
         self.written = 0
         self.seconds = dict.fromkeys(("read", "track", "draw and write"), 0.0)
-        self.warm_up_seconds = 0.0
-        self.pushed = 0
+        self.warm_up: tuple[int, float] | None = None
+        self.alike: list[str] = []
 
     def follow(self, tracker: Any, progress: bool) -> None:
         """Reads, tracks and writes the whole video."""
@@ -170,9 +171,8 @@ class _Session:
                 self.held.append(numbered)
                 self.most_held = max(self.most_held, len(self.held))
                 outputs = self._timed("track", tracker.push, numbered[1])
-                self.pushed += 1
-                if self.pushed <= WARM_UP:
-                    self.warm_up_seconds = self.seconds["track"]
+                if self.warm_up is None and self.written + len(outputs) >= WARM_UP:
+                    self.warm_up = (self.written + len(outputs), self.seconds["track"])
                 self._emit(outputs, bar)
                 if len(self.held) > MAX_HELD:
                     raise RuntimeError(f"the tracker holds back more than {MAX_HELD} frames")
@@ -226,6 +226,7 @@ class _Session:
             self.gallery.add(out.frame_index, jpeg(plain, 720), index)
         if out.frame_index == 0:
             self._keep_evidence(frame, out.evidence, plain)
+            self.alike = history.same_thing(masks, self.texts)
             self.static = np.asarray(out.memory.get("is_static", np.zeros(len(self.texts))), bool)
         return picture
 
@@ -278,6 +279,7 @@ class _Session:
             if share > 0.4:
                 notes.append(f"“{target.text}”: the first mask covers {share:.0%} of the frame; is that what is meant?")
             notes += target.sentences()
+        notes += self.alike
         return Facts(
             video={
                 "path": self.reader.path,
@@ -292,7 +294,7 @@ class _Session:
             targets=self.targets,
             notes=notes,
             seconds=dict(self.seconds),
-            warm_up=(min(self.pushed, WARM_UP), self.warm_up_seconds),
+            warm_up=self.warm_up or (self.written, self.seconds["track"]),
             latency_frames=self.most_held - 1,
             evidence=self.evidence,
             pictures=self.gallery.spread(8),

@@ -3,7 +3,6 @@
 import base64
 import dataclasses
 import html
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,17 @@ import cv2
 import numpy as np
 
 from mqc_jax import __version__, viz
-from mqc_jax.history import Series, TargetHistory
+from mqc_jax.curves import plot, round_up
+from mqc_jax.history import TargetHistory
 from mqc_jax.memory_log import MemoryHistory
 from mqc_jax.viz_memory import memory_strip
 
 EMBED_BYTES = 20_000_000
 """Overlay videos up to this size go into the page; a larger one is linked and has to stay beside it."""
+
+_CSS = Path(__file__).parent / "assets" / "report.css"
+
+STAGE_COLOURS = {"read": "#86909b", "track": "#56b4e9", "draw and write": "#e69f00"}
 
 EVIDENCE = {
     "frame": "The first frame",
@@ -135,61 +139,17 @@ def page(facts: Facts) -> str:
         _notes(facts.notes),
         _section("Video", _video(facts)),
         _section("Along time", _pictures(facts.pictures)),
+        _section("How the first mask came about", _evidence(facts)),
         _section("Visibility and size", _plots(facts)),
         _section("What was remembered, and why", _memory(facts)),
-        _section("The first frame", _evidence(facts)),
         _section("Targets", _targets(facts.targets)),
         _section("Speed, video and model", _tables(facts)),
     ]
-    return _PAGE.format(title=html.escape(title), css=_CSS, body="\n".join(filter(None, body)), version=__version__)
-
-
-def plot(title: str, curves: Sequence[tuple[str, int, Series]], top: float, percent: bool) -> str:
-    """Curves along frames as an inline SVG: the mean as a line and, where buckets span frames, the range as a band.
-
-    Args:
-      title: what the vertical axis is.
-      curves: (name, target, series) each.
-      top: value at the upper edge; the lower edge is 0.
-      percent: label values as percentages.
-    """
-    width, height, left, right, upper, lower = 480, 210, 64, 12, 12, 30
-    frames = max((series.count for _, _, series in curves), default=1)
-    across = (width - left - right) / max(frames - 1, 1)
-    up = (height - upper - lower) / top
-
-    def x(frame: float) -> str:
-        return f"{left + frame * across:.1f}"
-
-    def y(value: float) -> str:
-        return f"{height - lower - min(value, top) * up:.1f}"
-
-    parts = []
-    for step in range(3):
-        value = top * step / 2
-        text = f"{value * 100:.3g} %" if percent else f"{value:.1f}"
-        parts.append(f"<line x1='{left}' x2='{width - right}' y1='{y(value)}' y2='{y(value)}' class='grid'/>")
-        parts.append(f"<text x='{left - 6}' y='{float(y(value)) + 4:.1f}' class='tick end'>{text}</text>")
-    for frame in _ticks(frames - 1):
-        parts.append(f"<text x='{x(frame)}' y='{height - 10}' class='tick mid'>{frame}</text>")
-    for order, (_, target, series) in enumerate(curves):
-        tint = "rgb({},{},{})".format(*viz.colour(target))
-        curve = series.curve()
-        middle = curve[:, 0] + (series.stride - 1) / 2
-        if series.stride > 1:
-            edge = [f"{x(f)},{y(v)}" for f, v in zip(middle, curve[:, 3], strict=True)]
-            edge += [f"{x(f)},{y(v)}" for f, v in zip(middle[::-1], curve[::-1, 1], strict=True)]
-            parts.append(f"<polygon points='{' '.join(edge)}' fill='{tint}' opacity='0.3'/>")
-        points = " ".join(f"{x(f)},{y(v)}" for f, v in zip(middle, curve[:, 2], strict=True))
-        dash = ("", "7 3", "2 3", "9 3 2 3")[order % 4]
-        style = f"stroke='{tint}' stroke-dasharray='{dash}'"
-        if len(curve) == 1:
-            parts.append(f"<circle cx='{x(middle[0])}' cy='{y(curve[0, 2])}' r='3' fill='{tint}'/>")
-        parts.append(f"<polyline points='{points}' class='curve' {style}/>")
-    label = html.escape(f"{title} along {frames} frames for {', '.join(name for name, _, _ in curves)}", quote=True)
-    return (
-        f"<figure class='plot'><svg viewBox='0 0 {width} {height}' role='img' aria-label='{label}'>"
-        f"{''.join(parts)}</svg><figcaption>{html.escape(title)}, by frame</figcaption></figure>"
+    return _PAGE.format(
+        title=html.escape(title),
+        css=_CSS.read_text(encoding="utf-8"),
+        body="\n".join(filter(None, body)),
+        version=__version__,
     )
 
 
@@ -240,16 +200,34 @@ def _pictures(pictures: Sequence[tuple[int, bytes]]) -> str:
 
 
 def _evidence(facts: Facts) -> str:
-    figures = []
-    for kind, target, data in facts.evidence:
-        caption = EVIDENCE.get(kind, kind.replace("_", " ").capitalize())
-        if target is not None and len(facts.targets) > 1:
-            caption += f": {facts.targets[target].text}"
-        figures.append(_figure(data, caption))
-    return f"<div class='evidence'>{''.join(figures)}</div>" if figures else ""
+    """The frame, each target's chain of maps, the mask; of several targets each has a row of its own."""
+
+    def figures(target: int | None, kinds: Sequence[str] = ()) -> str:
+        return "".join(
+            _figure(data, EVIDENCE.get(kind, kind.replace("_", " ").capitalize()))
+            for kind, whose, data in facts.evidence
+            if whose == target and (not kinds or kind in kinds)
+        )
+
+    before, after = figures(None, ["frame"]), figures(None, ["mask"])
+    if len(facts.targets) == 1:
+        rows = [(None, before + figures(0) + after)]
+    else:
+        rows = [(None, before + after)] + [(i, figures(i)) for i in range(len(facts.targets))]
+    return "".join(
+        ("" if i is None else f"<h3>{_chip(i)}{html.escape(facts.targets[i].text)}</h3>")
+        + f"<div class='evidence'>{pictures}</div>"
+        for i, pictures in rows
+        if pictures
+    )
 
 
 def _memory(facts: Facts) -> str:
+    if not facts.memory and facts.model.get("memory") == "sam2":
+        return (
+            "<p class='quiet'>SAM2's memory keeps the first frame and the latest ones, whatever they show: it decides "
+            "nothing. With <code>--memory dami</code> a frame has to earn its place, and this section shows how.</p>"
+        )
     pictures = [(frame, _decoded(data)) for frame, data in facts.pictures]
     figures = []
     for target, record in zip(facts.targets, facts.memory, strict=False):
@@ -258,7 +236,8 @@ def _memory(facts: Facts) -> str:
             f"“{target.text}”: of {_count(record.frames, 'frame')}, {short} went into the short-term memory and "
             f"{prototypes} became prototypes; the first frame stays for ever. Every number is in memory.csv."
         )
-        figures.append(_figure(_png(memory_strip(pictures, record, target.text)), caption, "png"))
+        drawn = memory_strip(pictures, record, target.text, facts.span)
+        figures.append(_figure(_png(drawn), caption, "png", "wide"))
     return f"<div class='stack'>{''.join(figures)}</div>" if figures else ""
 
 
@@ -273,9 +252,13 @@ def _png(picture: np.ndarray) -> bytes:
     return data.tobytes()
 
 
-def _figure(data: bytes, caption: str, kind: str = "jpeg") -> str:
+def _figure(data: bytes, caption: str, kind: str = "jpeg", frame: str = "") -> str:
+    """A picture and its caption; with `frame` "wide" it scrolls sideways where the page is narrow."""
     text = html.escape(caption, quote=True)
-    return f"<figure><img src='{_data(data, kind)}' alt='{text}'><figcaption>{text}</figcaption></figure>"
+    picture = f"<img src='{_data(data, kind)}' alt='{text}'>"
+    if frame:
+        picture = f"<div class='{frame}' tabindex='0'>{picture}</div>"
+    return f"<figure>{picture}<figcaption>{text}</figcaption></figure>"
 
 
 def _plots(facts: Facts) -> str:
@@ -283,10 +266,14 @@ def _plots(facts: Facts) -> str:
     names = [target.text for target in facts.targets]
     presence = [(name, i, target.presence) for i, (name, target) in enumerate(zip(names, facts.targets, strict=True))]
     area = [(name, i, target.area) for i, (name, target) in enumerate(zip(names, facts.targets, strict=True))]
-    first = plot("Presence (probability that the target is visible)", presence, 1.0, percent=False)
-    return (
-        f"<div class='grid2'>{first}{plot('Mask area (share of the frame)', area, _round_up(top), percent=True)}</div>"
-    )
+    gaps = [(i, *gap) for i, target in enumerate(facts.targets) for gap in target.gaps]
+    first = plot("Presence (probability that the target is visible)", presence, 1.0, False, facts.span, gaps)
+    second = plot("Mask area (share of the frame)", area, round_up(top), True, facts.span)
+    legend = ""
+    if len(names) > 1:
+        items = "".join(f"<li>{_chip(i)}{html.escape(name)}</li>" for i, name in enumerate(names))
+        legend = f"<ul class='legend'>{items}</ul>"
+    return f"<div class='grid2'>{first}{second}</div>{legend}"
 
 
 def _targets(targets: Sequence[TargetHistory]) -> str:
@@ -306,23 +293,37 @@ def _targets(targets: Sequence[TargetHistory]) -> str:
 
 
 def _tables(facts: Facts) -> str:
-    speed = {stage: f"{value * 1000:.1f} ms a frame" for stage, value in facts.stage_seconds().items()}
+    stages = facts.stage_seconds()
+    speed = {stage: f"{value * 1000:.1f} ms a frame" for stage, value in stages.items()}
+    speed["all of it"] = f"{facts.frames_per_second:.3g} frames a second"
     # Compilation would hide what tracking costs, so it stands in a row of its own.
     count, compiling = facts.warm_up
-    speed[f"first {_count(count, 'frame')}, compilation included"] = f"{compiling:.2f} s"
+    speed[f"tracking the first {_count(count, 'frame')}, compilation included"] = f"{compiling:.2f} s"
     speed["held back at most"] = _count(facts.latency_frames, "frame")
+    shares = "".join(
+        f"<span style='flex:{value / max(sum(stages.values()), 1e-9):.4f};background:{STAGE_COLOURS[stage]}'></span>"
+        for stage, value in stages.items()
+    )
+    bar = f"<div class='bar' role='img' aria-label='Shares of the time'>{shares}</div>"
     video = {**facts.video, "path": Path(facts.video["path"]).name}
     video["fps"] = f"{facts.video['fps']:g}"
-    model = {k: f"{v:,}" if isinstance(v, int) and v > 99_999 else v for k, v in facts.model.items()}
-    return f"<div class='grid3'>{_table('Speed', speed)}{_table('Video', video)}{_table('Model', model)}</div>"
+    # Reports are sent around: whose folders these are is nobody's business.
+    model = {k: Path(v).name if k == "checkpoint" else v for k, v in facts.model.items()}
+    model = {k: f"{v:,}" if isinstance(v, int) and v > 99_999 else v for k, v in model.items()}
+    tables = (_table("Speed", speed, bar, STAGE_COLOURS), _table("Video", video), _table("Model", model))
+    return f"<div class='grid3'>{''.join(tables)}</div>"
 
 
-def _table(title: str, rows: dict[str, Any]) -> str:
+def _table(title: str, rows: dict[str, Any], above: str = "", colours: dict[str, str] | None = None) -> str:
+    def chip(key: str) -> str:
+        colour = (colours or {}).get(key)
+        return f"<span class='chip' style='background:{colour}'></span>" if colour else ""
+
     cells = "".join(
-        f"<tr><th scope='row'>{html.escape(str(k).replace('_', ' '))}</th><td>{html.escape(str(v))}</td></tr>"
+        f"<tr><th scope='row'>{chip(k)}{html.escape(str(k).replace('_', ' '))}</th><td>{html.escape(str(v))}</td></tr>"
         for k, v in rows.items()
     )
-    return f"<div><h3>{title}</h3><table class='facts'>{cells}</table></div>" if rows else ""
+    return f"<div><h3>{title}</h3>{above}<table class='facts'>{cells}</table></div>" if rows else ""
 
 
 def _data(picture: bytes, kind: str = "jpeg") -> str:
@@ -331,19 +332,6 @@ def _data(picture: bytes, kind: str = "jpeg") -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _ticks(last: int) -> list[int]:
-    if last < 1:
-        return [0]
-    step = max(1, int(_round_up(last / 5)))
-    return list(range(0, last + 1, step))
-
-
-def _round_up(value: float) -> float:
-    """The next 1, 2 or 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(value))
-    return next(power * digit for digit in (1, 2, 5, 10) if power * digit >= value * (1 - 1e-9))
 
 
 _PAGE = """<!doctype html>
@@ -361,44 +349,4 @@ _PAGE = """<!doctype html>
 </main>
 </body>
 </html>
-"""
-
-_CSS = """
-:root{color-scheme:light;--ink:#1b2128;--quiet:#5c6874;--line:#dde2e7;--panel:#181c22}
-*{box-sizing:border-box}
-body{margin:0;background:#f6f7f8;color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{max-width:1080px;margin:0 auto;padding:28px 20px 40px}
-h1{font-size:clamp(1.35rem,4vw,2rem);line-height:1.25;margin:0 0 6px;letter-spacing:-.01em;overflow-wrap:anywhere}
-h1 .target{display:block}
-h2{font-size:1.12rem;margin:0 0 12px}
-h3{font-size:.95rem;margin:0 0 6px;color:var(--quiet);font-weight:600}
-section{margin-top:34px}
-.lead,.quiet{color:var(--quiet);margin:0}
-.chip{display:inline-block;width:.72em;height:.72em;border-radius:3px;margin-right:.5em;border:1px solid #0003}
-.notes{background:#fff6dd;border:1px solid #ecd9a0;border-radius:10px;padding:16px 20px}
-.notes h2{margin-bottom:6px}
-.notes ul{margin:0;padding-left:1.2em}
-.notes li{overflow-wrap:anywhere}
-video{display:block;width:100%;max-height:82vh;background:var(--panel);border-radius:10px}
-figure{margin:0;min-width:0}
-img{display:block;width:100%;height:auto;border-radius:6px}
-figcaption{font-size:.86rem;color:var(--quiet);margin-top:5px}
-.grid2,.grid3,.grid4,.evidence,.stack{display:grid;gap:16px}
-.grid2{grid-template-columns:repeat(auto-fit,minmax(min(420px,100%),1fr))}
-.grid3{grid-template-columns:repeat(auto-fit,minmax(min(280px,100%),1fr))}
-.grid4{grid-template-columns:repeat(auto-fill,minmax(min(240px,46%),1fr))}
-.evidence{grid-template-columns:repeat(auto-fit,minmax(min(240px,100%),1fr))}
-.plot svg{display:block;width:100%;background:var(--panel);border-radius:8px}
-.plot .grid{stroke:#3a424d;stroke-width:1}
-.plot .tick{fill:#b4bec9;font-size:12px}
-.plot .end{text-anchor:end}
-.plot .mid{text-anchor:middle}
-.plot .curve{fill:none;stroke-width:2;stroke-linejoin:round}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;width:100%;background:#fff;border:1px solid var(--line);font-size:.93rem}
-th,td{text-align:left;padding:7px 10px;border-bottom:1px solid var(--line);vertical-align:top}
-thead th,.facts th{font-weight:500;color:var(--quiet)}
-.facts{table-layout:fixed}
-.facts td{overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
-footer{margin-top:36px;color:var(--quiet);font-size:.86rem}
 """

@@ -21,16 +21,22 @@ _MASS = ((0, 158, 115), (86, 180, 233), (204, 121, 167))
 _MASS_NAMES = ("first frame", "short-term", "prototypes")
 
 
-def memory_strip(pictures: Sequence[tuple[int, np.ndarray]], record: MemoryHistory, text: str) -> np.ndarray:
+def memory_strip(
+    pictures: Sequence[tuple[int, np.ndarray]],
+    record: MemoryHistory,
+    text: str,
+    span: tuple[int, int] | None = None,
+) -> np.ndarray:
     """Draws one target's memory.
 
     Args:
       pictures: (frame number, picture) in order, evenly spread; each is drawn above its frame, as wide as fits.
       record: the target's decisions.
       text: its sentence.
+      span: numbers of the first and the last frame; left out: frames count from 0.
     """
     short, prototype = record.written()
-    axis = _Axis(record.frames)
+    axis = _Axis(record.frames, span)
     rows = [
         _caption(text),
         *([_frames(pictures, axis)] if pictures else []),
@@ -64,13 +70,20 @@ def memory_strip(pictures: Sequence[tuple[int, np.ndarray]], record: MemoryHisto
 
 
 class _Axis:
-    """Frame numbers to columns, the same in every row."""
+    """Frames to columns, the same in every row."""
 
-    def __init__(self, frames: int) -> None:
+    def __init__(self, frames: int, span: tuple[int, int] | None = None) -> None:
         self.last = max(frames - 1, 1)
+        self.span = span or (0, self.last)
 
     def x(self, frame: float) -> int:
+        """Column of a frame, counted from the first one that was looked at."""
         return round(_LEFT + (WIDTH - _LEFT - _RIGHT) * min(frame / self.last, 1.0))
+
+    def x_of(self, number: float) -> int:
+        """Column of a frame by its number."""
+        first, last = self.span
+        return self.x((number - first) * self.last / max(last - first, 1))
 
 
 def _blank(height: int) -> np.ndarray:
@@ -94,9 +107,9 @@ def _frames(pictures: Sequence[tuple[int, np.ndarray]], axis: _Axis) -> np.ndarr
         method = cv2.INTER_AREA if height < picture.shape[0] else cv2.INTER_NEAREST
         small = cv2.resize(picture, (width, height), interpolation=method)
         slot = _GAP + (room + 4) * place
-        left = int(np.clip(axis.x(frame) - width / 2, slot, slot + max(room - width, 0)))
+        left = int(np.clip(axis.x_of(frame) - width / 2, slot, slot + max(room - width, 0)))
         row[:height, left : left + width] = small[:, : WIDTH - left]
-        cv2.line(row, (left + width // 2, height + 3), (axis.x(frame), height + 16), _QUIET, 1, cv2.LINE_AA)
+        cv2.line(row, (left + width // 2, height + 3), (axis.x_of(frame), height + 16), _QUIET, 1, cv2.LINE_AA)
     return row
 
 
@@ -177,9 +190,10 @@ def _shares(axis: _Axis, mass: Sequence[Series]) -> np.ndarray:
 
 def _ticks(axis: _Axis) -> np.ndarray:
     row = _blank(26)
-    for frame in sorted({round(axis.last * k / 8) for k in range(9)}):
+    first, last = axis.span
+    for frame in sorted({round(first + (last - first) * k / 8) for k in range(9)}):
         text = str(frame)
         width = viz.text_width(text, 12)
-        viz.write(row, text, min(axis.x(frame) - width // 2, WIDTH - width - 4), 13, 12, _QUIET)
+        viz.write(row, text, min(axis.x_of(frame) - width // 2, WIDTH - width - 4), 13, 12, _QUIET)
     viz.write(row, "frame", 8, 13, 12, _QUIET)
     return row

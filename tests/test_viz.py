@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mqc_jax import viz
-from mqc_jax.history import MAX_BUCKETS, MAX_GAPS, Gallery, Series, TargetHistory
-from mqc_jax.report import EMBED_BYTES, Facts, jpeg, page, plot
+from mqc_jax.curves import plot
+from mqc_jax.history import MAX_BUCKETS, MAX_GAPS, Gallery, Series, TargetHistory, same_thing
+from mqc_jax.memory_log import JUDGED, MemoryHistory
+from mqc_jax.report import EMBED_BYTES, Facts, jpeg, page
+from mqc_jax.viz_memory import memory_strip
 
 SENTENCES = ["the yacht at the bottom-right", "the <b>train</b> & its shadow"]
 
@@ -262,6 +265,54 @@ def test_a_plot_puts_values_where_they_belong():
     assert ys[1] < ys[2] < ys[0]
     assert ys[2] == pytest.approx((ys[0] + ys[1]) / 2, abs=0.11)
     assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1], abs=0.11)
+
+
+def test_plots_and_strips_tell_the_frames_numbers(tmp_path):
+    series = Series()
+    for value in np.linspace(0, 1, 51):
+        series.add(float(value))
+    drawn = plot("Presence", [("it", 0, series)], 1.0, False, span=(100, 200), gaps=[(0, 120, 140), (0, 180, None)])
+    ticks = dict(re.findall(r"<text x='([\d.]+)' y='\d+' class='tick mid'>(\d+)</text>", drawn))
+    ticks = {int(number): float(x) for x, number in ticks.items()}
+    points = [float(p.split(",")[0]) for p in re.search(r"<polyline points='([^']*)'", drawn).group(1).split()]
+    assert ticks == {number: pytest.approx(points[(number - 100) // 2]) for number in range(100, 201, 20)}
+    bands = [tuple(map(float, band)) for band in re.findall(r"<rect x='([\d.]+)' y='\d+' width='([\d.]+)'", drawn)]
+    assert bands[0] == pytest.approx((ticks[120], ticks[140] - ticks[120]), abs=0.11)
+    assert bands[1] == pytest.approx((ticks[180], ticks[200] - ticks[180]), abs=0.11)
+
+    record = MemoryHistory()
+    decision = {name: np.zeros(1) for name in ("confidence", "short_slot", "prototype_slot")}
+    decision |= {name + end: np.zeros(1) for name in JUDGED for end in ("", "_threshold")}
+    for _ in range(51):
+        record.add({**decision, "mass": np.full((1, 3), 0.3)}, 0)
+    pictures = [(0, grey()), (50, grey())]
+    moved = [(number + 300, picture) for number, picture in pictures]
+    told = memory_strip(pictures, record, "it")
+    assert np.array_equal(told, memory_strip(pictures, record, "it", (0, 50)))
+    shifted = memory_strip(moved, record, "it", (300, 350))
+    assert np.array_equal(told[:-26], shifted[:-26]), "only the numbers below differ"
+    assert not np.array_equal(told, shifted)
+
+
+def test_the_evidence_is_in_rows_by_target_and_paths_stay_at_home(tmp_path):
+    known = facts(tmp_path)
+    known.model["checkpoint"] = "/home/anna/secret/best"
+    text = page(known)
+    assert "/home/anna" not in text
+    assert "/x/" not in text
+    section = text[text.index("How the first mask came about") : text.index("Visibility and size")]
+    rows = section.split("<h3>")
+    assert [row.count("<img") for row in rows] == [2, 1, 1]
+    assert SENTENCES[0] in rows[1]
+
+
+def test_two_sentences_for_one_thing_are_told():
+    size = (120, 160)
+    masks = np.stack([box(size, 10, 10, 20, 20), box(size, 10, 10, 20, 19), box(size, 60, 10, 20, 20)])
+    (sentence,) = same_thing(masks, ["the car", "the van", "the bus"])
+    assert sentence.startswith("“the car” and “the van” were taken for the same thing")
+    assert "95%" in sentence
+    assert same_thing(np.zeros((2, *size), bool), ["a", "b"]) == []
 
 
 def test_speed_leaves_compilation_out(tmp_path):
