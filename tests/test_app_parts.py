@@ -104,7 +104,7 @@ def test_one_upload_serves_one_job(work):
     queue = Queue(ColourEngine(), work, limits)
     upload = sent(work, limits)
     queue.submit(first := Job(upload, ["the red box"], PLAIN, limits, "a"))
-    with pytest.raises(UserError, match=r"mine.mp4 is not here any more"):
+    with pytest.raises(UserError, match=r"“mine.mp4” is not here any more"):
         queue.submit(Job(upload, ["the red box"], PLAIN, limits, "a"))
     assert end_of(first).state == DONE
 
@@ -212,10 +212,10 @@ def refused(path: Path, **limits: int) -> str:
 def test_files_that_are_not_videos(tmp_path):
     place = tmp_path / "video"
     place.write_text("just words\n" * 200)
-    assert "mine.mp4 is not a video that can be read" in refused(place)
+    assert "“mine.mp4” is not a video that can be read" in refused(place)
     whole = write_clip(tmp_path / "a.mp4").read_bytes()
     place.write_bytes(whole[:300])
-    assert "mine.mp4 holds no picture" in refused(place)
+    assert "“mine.mp4” holds no picture" in refused(place)
 
 
 def test_a_playlist_does_not_make_the_server_read_other_files(tmp_path):
@@ -225,7 +225,7 @@ def test_a_playlist_does_not_make_the_server_read_other_files(tmp_path):
     playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{other}\n#EXT-X-ENDLIST\n"
     for text in (playlist, f"ffconcat version 1.0\nfile '{other}'\n"):
         place.write_text(text)
-        assert "mine.mp4 is not a video that can be read" in refused(place)
+        assert "“mine.mp4” is not a video that can be read" in refused(place)
 
 
 def test_a_frame_of_too_many_pixels_is_not_decoded(tmp_path, monkeypatch):

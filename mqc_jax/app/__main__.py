@@ -24,6 +24,9 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags begin with --")
+    from mqc_jax.app.serve import listen, serve
+
+    door = listen(values.host, values.port)  # a taken port should not wait for the model
     try:
         import gradio  # noqa: F401
     except ImportError as error:
@@ -32,10 +35,8 @@ def main(argv: list[str]) -> None:
     import mqc_jax
     from mqc_jax.app.engine import ModelEngine
     from mqc_jax.app.limits import Limits
-    from mqc_jax.app.serve import listen, serve
     from mqc_jax.app.work import WorkFolder
 
-    door = listen(values.host, values.port)  # a taken port should not wait for the model
     engine = ModelEngine(mqc_jax.load(values.checkpoint))
     limits = Limits(
         megabytes=values.max_megabytes,

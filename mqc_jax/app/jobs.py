@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import errno
+import html
 import json
 import shutil
 import threading
@@ -14,7 +15,7 @@ import numpy as np
 
 from mqc_jax.app.engine import Engine, Settings
 from mqc_jax.app.gates import gates_pictures
-from mqc_jax.app.limits import Clip, Limits
+from mqc_jax.app.limits import Clip, Limits, named
 from mqc_jax.app.work import WorkFolder, new_token
 from mqc_jax.errors import UserError
 from mqc_jax.files import write_atomic
@@ -108,7 +109,7 @@ class Queue:
                 try:
                     (self.work.uploads / job.clip.token).rename(folder)
                 except OSError as error:
-                    raise UserError(f"{job.clip.name} is not here any more; choose the file again") from error
+                    raise UserError(f"“{job.clip.name}” is not here any more; choose the file again") from error
                 job.clip = dataclasses.replace(job.clip, path=folder / job.clip.path.name)
             else:
                 folder.mkdir(mode=0o700)
@@ -165,7 +166,7 @@ class Queue:
             self._work(job)
             state = DONE
         except UserError as error:
-            sentence = str(error).replace(str(job.clip.path), job.clip.name)
+            sentence = named(str(error), job.clip.path, job.clip.name)
         except OSError as error:
             full = error.errno == errno.ENOSPC
             sentence = "The server's disk is full; nothing was kept, try again later." if full else _defect()
@@ -191,8 +192,11 @@ class Queue:
         job.state = WRITING
         facts = json.loads((result / "result.json").read_text())
         facts["video"]["path"] = job.clip.name  # not where it lay on the server
+        job.notes = facts["notes"] = [named(note, job.clip.path, job.clip.name) for note in facts["notes"]]
         write_atomic(result / "result.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
-        job.notes = facts["notes"]
+        report = (result / "report.html").read_text()
+        if str(job.clip.path) in report:
+            write_atomic(result / "report.html", named(report, job.clip.path, html.escape(job.clip.name)))
         pictures = job.gallery.spread(8)
         write_atomic(folder / "poster.jpg", pictures[0][1])
         for target, picture in enumerate(gates_pictures(result / "memory.csv", job.texts, pictures)):

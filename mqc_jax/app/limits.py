@@ -85,9 +85,14 @@ def open_clip(path: Path, name: str, limits: Limits, token: str = "") -> tuple[C
             _check_container(path, name, limits)
         reader = open_video(path)
     except UserError as error:
-        raise UserError(str(error).replace(os.fspath(path), name)) from error
+        raise UserError(named(str(error), path, name)) from error
     first = next(iter(reader))
     return Clip(path, name, reader.size, reader.frame_count, reader.fps, token), jpeg(first, 1280)
+
+
+def named(text: str, path: Path, name: str) -> str:
+    """A sentence about a file in which people read its name instead of where it lies."""
+    return text.replace(os.fspath(path), f"“{name}”")
 
 
 def _check_container(path: Path, name: str, limits: Limits) -> None:
@@ -97,13 +102,13 @@ def _check_container(path: Path, name: str, limits: Limits) -> None:
         with av.open(os.fspath(path), options=only) as container:
             sizes = [(stream.codec_context.width, stream.codec_context.height) for stream in container.streams.video]
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise UserError(f"{name} is not a video that can be read; send an mp4, webm, avi, mov or mkv file") from error
+        raise UserError(f"“{name}” is not a video that can be read; send an mp4, webm, avi, mov or mkv file") from error
     if not sizes:
-        raise UserError(f"{name} holds no picture, only sound or text; send an mp4, webm, avi, mov or mkv file")
+        raise UserError(f"“{name}” holds no picture, only sound or text; send an mp4, webm, avi, mov or mkv file")
     width, height = sizes[0]
     if width * height > limits.pixels:
         side = math.isqrt(limits.pixels)
         raise UserError(
-            f"{name} has frames of {width} × {height} pixels, the limit here is {limits.pixels:,} pixels (such as "
+            f"“{name}” has frames of {width} × {height} pixels, the limit here is {limits.pixels:,} pixels (such as "
             f"{side:,} × {side:,}); crop it around the target, or make it smaller"
         )

@@ -53,6 +53,7 @@ class Page:
                     js_on_load=(ASSETS / "upload.js").read_text(),
                     apply_default_css=False,
                     elem_id="upload",
+                    megabytes=self._limits.megabytes,
                 )
                 self._text = gr.Textbox(
                     label="What to follow",
@@ -81,7 +82,6 @@ class Page:
                 self._stage = gr.HTML("", elem_id="stage", **fragment)
                 self._results = gr.HTML("", elem_id="results", **fragment)
         self._clip = gr.State(None)
-        self._job = gr.State(None)
 
     def _connect(self) -> None:
         options = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
@@ -96,10 +96,10 @@ class Page:
         self._start.click(
             self.run,
             [self._clip, self._text, self._calibration, self._memory],
-            [*shown, self._example, self._start, self._stop, self._job],
+            [*shown, self._example, self._start, self._stop],
             **options,
         )
-        self._stop.click(self.stop, self._job, [self._status, self._stop], queue=False, **options)
+        self._stop.click(self.stop, None, [self._status, self._stop], queue=False, **options)
         self.blocks.unload(self.leave)
 
     def _allowed(self) -> str:
@@ -158,7 +158,7 @@ class Page:
             job = Job(clip, texts, Settings(calibration, memory), self._limits, owner)
             self._queue.submit(job)
         except UserError as error:
-            yield (same, same, pieces.status(sentence(error), "bad"), same, same, same, *again, None)
+            yield (same, same, pieces.status(sentence(error), "bad"), same, same, same, *again)
             return
         try:
             seen, before = -1, None
@@ -168,7 +168,7 @@ class Page:
                 line = pieces.progress(job, self._queue.ahead(job))
                 if stage is not same or line != before:
                     results = "" if before is None else same
-                    yield (same, stage, line, results, same, same, *busy, job.token)
+                    yield (same, stage, line, results, same, same, *busy)
                 seen, before = job.frames, line
                 await asyncio.sleep(_LOOK_SECONDS)
         finally:
@@ -183,17 +183,15 @@ class Page:
                 pieces.film(job),
                 pieces.results(job),
             )
-            yield (used[0], stage, line, results, used[1], same, *again, None)
+            yield (used[0], stage, line, results, used[1], same, *again)
         else:
-            yield (used[0], same, pieces.status(sentence(UserError(job.error)), "bad"), "", used[1], same, *again, None)
+            yield (used[0], same, pieces.status(sentence(UserError(job.error)), "bad"), "", used[1], same, *again)
 
-    async def stop(self, token: str | None) -> tuple:
+    def stop(self, request: gr.Request) -> tuple:
         """Stop was pressed."""
-        job = self._queue.find(token) if token else None
-        if job is None:
-            return gr.skip(), gr.skip()
-        self._queue.stop(job)
-        return pieces.progress(job, 0), gr.update(interactive=False)
+        # Not the job's token in a gr.State: what a running generator puts there is not seen before it ends.
+        self._queue.stop_of(request.session_hash or "")
+        return pieces.status("Stopping after this frame …", "busy"), gr.update(interactive=False)
 
     def leave(self, request: gr.Request) -> None:
         """The browser is gone."""

@@ -67,7 +67,7 @@ class Uploads:
         megabytes = self._limits.megabytes
         # Percent-encoded by the page, since a header holds no other letters; shown to people, never used as a path.
         name = Path(unquote(request.headers.get("x-file-name", "")).replace("\\", "/")).name[:80] or "the file"
-        too_large = f"{name} is larger than {megabytes} MB, the limit here; cut it shorter or make its frames smaller"
+        too_large = f"“{name}” is larger than {megabytes} MB, the limit here; cut it shorter or make its frames smaller"
         if int(request.headers.get("content-length") or 0) > megabytes * 1_000_000:
             raise UserError(too_large)
         self._forget()
@@ -85,7 +85,7 @@ class Uploads:
                         raise UserError(too_large)
                     await asyncio.to_thread(file.write, chunk)
             if not size:
-                raise UserError(f"{name} is empty; choose another file")
+                raise UserError(f"“{name}” is empty; choose another file")
             clip, picture = await asyncio.to_thread(open_clip, folder / "video", name, self._limits, token)
             (folder / "first.jpg").write_bytes(picture)
         except BaseException:  # the browser going away in the middle too

@@ -100,5 +100,5 @@ def serve(engine: Engine, work: WorkFolder, limits: Limits, door: socket.socket,
     host, port = door.getsockname()[:2]
     print(f"open http://{f'[{host}]' if ':' in host else host}:{port}/ (Ctrl-C ends it)", flush=True)
     # Browsers hold a connection open for as long as the page is; waiting for them would be waiting for ever.
-    config = uvicorn.Config(app, log_level="warning", root_path=root_path, timeout_graceful_shutdown=2)
+    config = uvicorn.Config(app, log_level="warning", root_path=root_path, timeout_graceful_shutdown=1)
     uvicorn.Server(config).run(sockets=[door])

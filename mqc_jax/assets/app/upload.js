@@ -6,6 +6,13 @@ input.accept = 'video/*,.mp4,.m4v,.mov,.mkv,.webm,.avi,.mpg,.mpeg,.ts,.ogv,.gif'
 
 function send(file) {
   if (!file || input.disabled) return;
+  if (file.size > props.megabytes * 1e6) {
+    // The server would refuse it too, but by closing the connection in the middle.
+    input.value = '';
+    const limit = `“${file.name}” is larger than ${props.megabytes} MB, the limit here`;
+    trigger('sent', { error: `${limit}; cut it shorter or make its frames smaller` });
+    return;
+  }
   input.disabled = true;
   trigger('sending', { name: file.name });
   const request = new XMLHttpRequest();
@@ -25,7 +32,7 @@ function send(file) {
       end({ error: `The server refused the file (status ${request.status}).` });
     }
   };
-  request.onerror = () => end({ error: 'The file could not be sent; is it too large, or the connection gone?' });
+  request.onerror = () => end({ error: 'The file could not be sent; is the connection gone?' });
   request.open('POST', new URL('uploads', document.baseURI));
   request.setRequestHeader('X-File-Name', encodeURIComponent(file.name));
   request.send(file);
