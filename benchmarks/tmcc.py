@@ -120,11 +120,43 @@ def quality() -> None:
             )
 
 
+def trusted(
+    before: np.ndarray, after: np.ndarray, flow: np.ndarray, across: np.ndarray, down: np.ndarray, cell: int = 16
+) -> np.ndarray:
+    """Of each cell the pixel whose displacement is most to be trusted, and of these the best fifth: float32 [P, 2]."""
+    corner = cv2.cornerMinEigenVal(before, 10)
+    left = cv2.remap(
+        after, across + flow[..., 0], down + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    trust = corner / (cv2.blur((left - before) ** 2, (10, 10)) + 1)
+    rows, columns = (size // cell for size in trust.shape)
+    cells = (
+        trust[: rows * cell, : columns * cell].reshape(rows, cell, columns, cell).swapaxes(1, 2).reshape(-1, cell**2)
+    )
+    best = np.argsort(-cells.max(1))[: max(len(cells) // 5, 6)]
+    inside = cells[best].argmax(1)
+    return np.stack([best % columns * cell + inside % cell, best // columns * cell + inside // cell], 1).astype(
+        np.float32
+    )
+
+
+def refound(frames: np.ndarray, flows: list[np.ndarray], windows: tuple[int, ...], c: CalibrationConfig) -> np.ndarray:
+    """Whether what frame 0 shows is seen where displacement took it, at the end of any window; every second pixel."""
+    y, x = (axis[::2, ::2].astype(np.float32) for axis in np.mgrid[: frames.shape[1], : frames.shape[2]])
+    v, u, first, found = y, x, frames[0][::2, ::2], np.zeros(y.shape, bool)
+    look = lambda image, u, v: cv2.remap(image, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # noqa: E731
+    for t, field in enumerate(flows, 1):
+        step = look(field, u, v)
+        u, v = u + step[..., 0], v + step[..., 1]
+        if t in windows:
+            changed, left = np.abs(frames[t][::2, ::2] - first), np.abs(look(frames[t], u, v) - first)
+            found |= (changed > c.evidence_floor) & (left < changed / 2) & (left < 2 * c.evidence_floor)
+    return np.repeat(np.repeat(found, 2, 0), 2, 1)[: frames.shape[1], : frames.shape[2]]
+
+
 def steadied(frames: np.ndarray, flows: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
     """Frames and displacements less the background's motion, in frame 0's coordinates, and where they are seen."""
     height, width = frames.shape[1:]
-    y, x = np.mgrid[4:height:8, 4:width:8]
-    points = np.stack([x.ravel(), y.ravel()], 1).astype(np.float32)
     across, down = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     place, pictures, left, seen = np.eye(3), [], [], []
 
@@ -136,7 +168,8 @@ def steadied(frames: np.ndarray, flows: list[np.ndarray]) -> tuple[np.ndarray, l
         pictures.append(warp(frame, cv2.BORDER_REPLICATE))
         seen.append(warp(np.ones_like(frame), cv2.BORDER_CONSTANT) > 0.99)
         if t < len(flows):
-            moved = points + flows[t][y.ravel(), x.ravel()]
+            points = trusted(frame, frames[t + 1], flows[t], across, down)
+            moved = points + flows[t][tuple(points.astype(int).T[::-1])]
             step = cv2.estimateAffine2D(points, moved, ransacReprojThreshold=0.5)[0]
             own = [(step[k, 0] * across + step[k, 1] * down + step[k, 2]).astype(np.float32) for k in range(2)]
             left.append(warp(flows[t] - np.stack([own[0] - across, own[1] - down], -1), cv2.BORDER_REPLICATE))
@@ -145,17 +178,23 @@ def steadied(frames: np.ndarray, flows: list[np.ndarray]) -> tuple[np.ndarray, l
 
 
 def classical(
-    probability: np.ndarray, c: CalibrationConfig, d_of: Callable[[int], np.ndarray], windows: tuple[int, ...]
+    probability: np.ndarray,
+    c: CalibrationConfig,
+    d_of: Callable[[int], tuple[np.ndarray, np.ndarray]],
+    windows: tuple[int, ...],
 ) -> np.ndarray:
-    """Equations 7 and 9 to 15 with OpenCV and SciPy, as one would write them for speed; `d_of` is eq. 8."""
+    """Equations 7 and 9 to 15 with OpenCV and SciPy, as one would write them for speed.
+
+    `d_of` gives eq. 8, and the same where what moves is found again.
+    """
     r0 = probability > 0.5
     anchor = probability > c.tau_sem
     anchor = anchor if anchor.any() else r0
     number, regions = cv2.connectedComponents(r0.astype(np.uint8), connectivity=8)
     static = True
     for n in windows:
-        d = d_of(n)
-        if number > 1 and np.max(ndimage.mean(d, regions, range(1, number))) > c.tau_motion:
+        d, verified = d_of(n)
+        if number > 1 and np.max(ndimage.mean(verified, regions, range(1, number))) > c.tau_motion:
             static = False
             break
 
@@ -195,7 +234,9 @@ def classical(
     return phi(anchor | motion)
 
 
-def maps_with_opencv(frames: np.ndarray, flows: list[np.ndarray], c: CalibrationConfig) -> Callable[[int], np.ndarray]:
+def maps_with_opencv(
+    frames: np.ndarray, flows: list[np.ndarray], c: CalibrationConfig
+) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
     """Eq. 8 for a window of n displacements, computed when it is asked for; evidence "vacated"."""
     frames, flows, seen = steadied(frames, flows)
     gone = np.ones(frames.shape[1:], bool)
@@ -205,10 +246,13 @@ def maps_with_opencv(frames: np.ndarray, flows: list[np.ndarray], c: Calibration
         spread = 1.4826 * np.median(difference[::stride, ::stride])
         gone &= difference > max(c.evidence_sigmas * spread, c.evidence_floor)
 
+    again = refound(frames, flows, c.windows(len(flows)), c)
+
     @functools.cache
-    def d_of(n: int) -> np.ndarray:
+    def d_of(n: int) -> tuple[np.ndarray, np.ndarray]:
         lengths = (cv2.magnitude(f[..., 0], f[..., 1]) * (seen[t] & seen[t + 1]) for t, f in enumerate(flows[:n]))
-        return sum(lengths) * gone / n
+        d = sum(lengths) * gone / n
+        return d, d * again
 
     return d_of
 
@@ -260,7 +304,7 @@ def speed() -> None:
             "OpenCV + SciPy, 1 target": lambda: theirs(one, plain()),
             "OpenCV in threads + SciPy, 1 target": lambda: theirs(one, threads()),
             "OpenCV + SciPy, 8 targets": lambda: theirs(eight, plain()),
-            "  of this: flow and motion maps": lambda: shared(device).block_until_ready(),
+            "  of this: flow and motion maps": lambda: jax.block_until_ready(shared(device)),
             "  of this: calibration of 1": lambda: alone(one, maps).block_until_ready(),
             "  of this: calibration of 8": lambda: alone(eight, maps).block_until_ready(),
             "  OpenCV + SciPy: maps, calibration of 1": lambda: theirs(one, flows),

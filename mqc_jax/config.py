@@ -80,11 +80,13 @@ class CalibrationConfig:
       closing: radius of the closing (15).
       evidence: what must say that a pixel moves before its displacement counts, since dense flow smears. "vacated":
         frame 0 shows there what is gone later: it differs from the median of all the longest window's frames and from
-        that of its last third, so a stream waits for that window's end; "background": the frame differs from the
+        that of its last third, so a stream waits for that window's end, and a region moves (7) only as far as its
+        pixels are found again where displacement took them; "background": the frame differs from the
         median of the window so far; "residual": the displacement explains the next frame better than standing still
         does; "none": nothing.
       evidence_sigmas: all but "residual": robust standard deviations of difference that are motion.
-      evidence_floor: grey levels (of 255) that a difference must at least have.
+      evidence_floor: grey levels (of 255) that a difference must at least have; a pixel that is found again differs by
+        less than twice as many.
       expansion: "single": one neighbourhood is tried (10); "geodesic": again and again until nothing joins.
       selection: "best": the component of the highest score (13); "anchored": with it every component that shares
         pixels with the anchor, since a smooth target's middle shows no motion and leaves it in pieces.

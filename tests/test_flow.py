@@ -182,7 +182,7 @@ def test_export(platform):
     """No host callback, no custom call of the CPU's: the same program lowers for an accelerator."""
 
     def everything(frames):
-        residual, affine = remove_background_motion(flow(frames))
+        residual, affine = remove_background_motion(flow(frames), frames=frames)
         return residual, stabilise(frames, affine), warp(frames[1:], residual)
 
     frames = jax.ShapeDtypeStruct((3, 64, 64), jnp.float32)
@@ -267,12 +267,69 @@ def test_dominant_motion_ignores_targets():
     assert np.median(residual[:, :, :48], axis=(0, 1, 2)) == pytest.approx([4, 3], abs=0.06)
 
 
+def sea_and_pier(wind: tuple[float, float], shake: np.ndarray, side: int = 160) -> np.ndarray:
+    """Frames of waves that drift and change, around a pier of a fifth of the frame that moves with the platform."""
+    rng = np.random.default_rng(5)
+    waves = [ndimage.gaussian_filter(rng.normal(0, 60, (2 * side, 2 * side)), 2.0) for _ in range(2)]
+    ground = texture(2 * side, 6)
+    frames = []
+    for t, (dx, dy) in enumerate(shake):
+        shift = lambda image, x, y: ndimage.shift(image, (y, x), order=3, mode="wrap")[:side, :side]  # noqa: E731
+        drifted = [
+            shift(wave, pace * wind[0] * t + dx, wind[1] * t + dy) for wave, pace in zip(waves, (1.0, 0.6), strict=True)
+        ]
+        dry = np.abs(np.arange(side)[:, None] - dy - 76) < 16
+        frames.append(np.where(dry, shift(ground, dx, dy), 110 + 0.7 * sum(drifted)).clip(0, 255))
+    return np.array(frames, np.float32)
+
+
+def test_land_outvotes_the_sea_around_it():
+    shake = np.array([[0.0, 0.0], [0.6, -0.4], [-0.3, 0.5]])
+    frames = sea_and_pier((1.6, 0.9), shake)
+    moved = flow(frames)
+    truth = np.diff(shake, axis=0)
+
+    def away(found) -> float:
+        field = affine_displacement(found, *frames.shape[1:])
+        return float(np.linalg.norm(np.asarray(field) - truth[:, None, None], axis=-1).mean())
+
+    assert away(dominant_motion(moved, frames=frames)) < 0.1
+    # What most of the field follows is the water's drift: without frames there is nothing to tell them apart by.
+    assert away(dominant_motion(moved)) > 0.5
+
+
+def test_trust_is_high_on_corners_and_low_on_edges_and_noise():
+    frame = np.full((64, 64), 100.0)
+    frame[:40, :32] = 200  # its corner is at row 40, column 32
+    frame += np.random.default_rng(0).normal(0, 2, frame.shape)
+    believed = np.asarray(flow_module.trust(jnp.asarray(frame), jnp.asarray(frame), jnp.zeros((64, 64, 2))))
+    at = lambda row, column: believed[row // flow_module.SPACING, column // flow_module.SPACING]  # noqa: E731
+    assert believed.shape == (16, 16)
+    assert at(40, 32) > 20 * at(16, 32)
+    assert at(40, 32) > 20 * at(16, 56)
+    wrong = np.asarray(flow_module.trust(jnp.asarray(frame), jnp.asarray(frame), jnp.full((64, 64, 2), 3.0)))
+    assert wrong[40 // 4, 32 // 4] < 0.1 * at(40, 32)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (9, 31), (40, 33), (61, 100)])
+def test_trusted_fit_of_any_size(shape):
+    """Nothing to trust, little to choose from: still what the field says."""
+    field = jnp.broadcast_to(jnp.asarray([0.5, -0.25]), (2, *shape, 2))
+    for frames in (jnp.zeros((3, *shape)), jnp.asarray(np.random.default_rng(0).uniform(0, 255, (3, *shape)))):
+        affine = dominant_motion(field, frames=frames)
+        assert np.abs(affine_displacement(affine, *shape) - field).max() < 1e-3
+
+
 def test_median_equals_numpy():
     rng = np.random.default_rng(0)
     for values in (rng.normal(size=101), rng.exponential(size=64), np.zeros(5), np.array([3.0]), np.arange(9.0)[::-1]):
         values = values.astype(np.float32)
         lower = np.sort(values)[(len(values) - 1) // 2]
         assert abs(float(flow_module._median(jnp.asarray(values))) - lower) <= 1e-6 * max(np.ptp(values), 1)
+        times = rng.integers(0, 4, len(values)) + (len(values) == 1)
+        lower = np.sort(np.repeat(values, times))[(times.sum() - 1) // 2]
+        found = float(flow_module._median(jnp.asarray(values), jnp.asarray(times, jnp.float32)))
+        assert abs(found - lower) <= 1e-6 * max(np.ptp(values), 1)
 
 
 def test_dominant_motion_of_none_is_none():

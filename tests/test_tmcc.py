@@ -16,7 +16,7 @@ from mqc_jax.models.flow import dominant_motion, flow
 
 SHAPE, LENGTH = (32, 40), 6
 EIGHT = np.ones((3, 3))
-MOTION = jax.jit(dominant_motion)
+MOTION = jax.jit(lambda displacement, frames: dominant_motion(displacement, frames=frames))
 LITERAL = CalibrationConfig(
     n_start=2,
     n_step=2,
@@ -64,7 +64,7 @@ def steadied(displacement: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, 
         read = lambda image: ndimage.map_coordinates(image, [v, u], order=1, mode="nearest")  # noqa: E731, B023
         pictures.append(read(frame.astype(np.float64)))
         if t < len(displacement):
-            affine = np.asarray(MOTION(displacement[t : t + 1]))[0].astype(np.float64)
+            affine = np.asarray(MOTION(displacement[t : t + 1], frames[t : t + 2]))[0].astype(np.float64)
             field = displacement[t].astype(np.float64)
             own = np.stack([affine[k, 0] * x + affine[k, 1] * y + affine[k, 2] for k in range(2)], -1)
             rows.append(np.stack([read((field - own)[..., k]) for k in range(2)], -1))
@@ -89,6 +89,21 @@ def evidence(displacement: np.ndarray, frames: np.ndarray, config: CalibrationCo
     return np.abs(frames[1:] - frames[:-1]) - np.abs(np.array(moved) - frames[:-1]) > config.evidence_floor
 
 
+def refound(displacement: np.ndarray, frames: np.ndarray, windows: range, c: CalibrationConfig) -> np.ndarray:
+    """Whether what frame 0 shows is seen where displacement took it, at the end of any window; every second pixel."""
+    frames = frames.astype(np.float64)
+    y, x = np.mgrid[: frames.shape[1], : frames.shape[2]][:, ::2, ::2].astype(np.float64)
+    read = lambda image, v, u: ndimage.map_coordinates(image, [v, u], order=1, mode="nearest")  # noqa: E731
+    v, u, found = y, x, np.zeros(y.shape, bool)
+    for t, field in enumerate(displacement[: windows[-1]], 1):
+        v, u = v + read(field[..., 1].astype(np.float64), v, u), u + read(field[..., 0].astype(np.float64), v, u)
+        if t in windows:
+            changed = np.abs(frames[t][::2, ::2] - frames[0][::2, ::2])
+            left = np.abs(read(frames[t], v, u) - frames[0][::2, ::2])
+            found |= (changed > c.evidence_floor) & (left < changed / 2) & (left < 2 * c.evidence_floor)
+    return np.kron(found, np.ones((2, 2), bool))[: frames.shape[1], : frames.shape[2]]
+
+
 def transcription(probability, displacement, frames, c: CalibrationConfig, steady: tuple | None = None) -> dict:
     """Equations 7 to 15, one after the other, as they stand. `steady` may be what `steadied` returned before."""
     r0 = probability > 0.5
@@ -100,14 +115,16 @@ def transcription(probability, displacement, frames, c: CalibrationConfig, stead
     last = range(c.n_start, min(c.n_max, len(displacement)) + 1, c.n_step)[-1]
     if c.remove_background:
         displacement, frames, seen = steady or steadied(displacement[:last], frames[: last + 1])
-    for n in range(c.n_start, last + 1, c.n_step):  # eq. 7
+    windows = range(c.n_start, last + 1, c.n_step)
+    sure = refound(displacement, frames, windows, c) if c.evidence == "vacated" else True
+    for n in windows:  # eq. 7
         length = np.sqrt((displacement[:n].astype(np.float64) ** 2).sum(-1))
         looked_at = frames[: last + 1] if c.evidence == "vacated" else frames[: n + 1]
         shown = evidence(displacement[:n], looked_at, c)
         if c.remove_background:
             shown = shown & seen[:n] & seen[1 : n + 1]
         d = (length * shown).sum(0) / n  # eq. 8
-        if number and max(ndimage.mean(d, regions, range(1, number + 1))) > c.tau_motion:
+        if number and max(ndimage.mean(d * sure, regions, range(1, number + 1))) > c.tau_motion:
             static = False
             break
     phi = lambda m: ndimage.binary_fill_holes(close(m, c.closing))  # noqa: E731
@@ -168,6 +185,8 @@ def blob(rng: np.random.Generator, level: float) -> np.ndarray:
 def random_case(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A first mask that is partly wrong, a motion that covers part of it and something else, and frames to match."""
     target, other = blob(rng, rng.uniform(0.7, 0.97)), blob(rng, rng.uniform(0.8, 0.98))
+    if rng.random() < 0.3:
+        other |= target
     certain = ndimage.gaussian_filter((target ^ (rng.random(SHAPE) < 0.05)).astype(float), rng.uniform(0.3, 1.5))
     probability = np.clip(certain * rng.uniform(0.5, 1.3) + rng.normal(0, 0.05, SHAPE), 0, 1)
     speed = ndimage.gaussian_filter((blob(rng, 0.85) | other).astype(float), 1.0) * rng.uniform(0, 2.5)
@@ -176,9 +195,15 @@ def random_case(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.nd
     begins = rng.integers(0, LENGTH + 1)
     displacement = rng.normal(0, 0.02, (LENGTH, *SHAPE, 2))
     displacement[begins:] += speed[..., None] * direction
-    frames = rng.normal(100, 2, (LENGTH + 1, *SHAPE)) + 20 * rng.random(SHAPE)
-    for t in range(begins, LENGTH + 1):
-        frames[t] += 60 * np.roll(other, t, axis=1)
+    frames = rng.normal(100, 1, (LENGTH + 1, *SHAPE))
+    if rng.random() < 0.5:  # something appears over rough ground and goes its own way
+        frames += 20 * rng.random(SHAPE)
+        for t in range(begins, LENGTH + 1):
+            frames[t] += 60 * np.roll(other, t, axis=1)
+    else:  # it goes where displacement says
+        pace = speed.max() * direction[::-1]
+        for t in range(LENGTH + 1):
+            frames[t] += 60 * ndimage.shift(other.astype(float), pace * max(t - begins, 0), order=1)
     return probability.astype(np.float32), displacement.astype(np.float32), frames.astype(np.float32)
 
 

@@ -110,21 +110,26 @@ class BackgroundConfig:
     """The robust fit of the background's motion.
 
     Attributes:
-      stride: least pixels between the grid points that are fitted; a large frame has some 30 along its shorter side,
-        which leave six parameters with hundreds of points and cost a fifth of a grid four times as dense at 480 px.
+      stride: least side in pixels of the cells that give one point each to the fit; a large frame has some 30 along its
+        shorter side, which leave six parameters with hundreds of points and cost a fifth of a grid four times as dense
+        at 480 px.
       iterations: of reweighting, a fixed number.
       tukey: residuals beyond so many robust standard deviations have no weight (4.685: 95 % efficiency).
       candidates: fits through three points each, from which the best is the start.
       agreement: residual that halves a point's vote for a candidate, pixels per frame.
       sigma_floor: least robust standard deviation, pixels per frame; with exact displacements it would be 0.
+      vote, pull: powers of a point's trust (`trust`) that are its vote for a candidate and for the spread, and its
+        weight in the least squares. High powers let a pier outvote the sea around it.
     """
 
     stride: int = 8
     iterations: int = 12
     tukey: float = 4.685
     candidates: int = 64
-    agreement: float = 0.5
+    agreement: float = 0.25
     sigma_floor: float = 0.05
+    vote: float = 3.0
+    pull: float = 2.0
 
     def __post_init__(self) -> None:
         for name, least in (("stride", 1), ("iterations", 1), ("candidates", 1)):
@@ -144,74 +149,169 @@ def affine_displacement(affine: jax.Array, height: int, width: int) -> jax.Array
     return a[..., 0] * x[..., None] + a[..., 1] * y[..., None] + a[..., 2]
 
 
-def _median(values: jax.Array) -> jax.Array:
-    """The lower median of [N] to 2^-24 of its range, by bisection: XLA's sort makes the fit 3.6 times slower."""
+def _median(values: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+    """The lower (weighted) median of [N] to 2^-24 of its range, by bisection: XLA's sort takes 3.6 times as long."""
+    weights = jnp.ones_like(values) if weights is None else weights
+    half = weights.sum() / 2
 
     def halve(_, bounds):
         low, high = bounds
         middle = (low + high) / 2
-        upper = (values <= middle).mean() >= 0.5
+        upper = (weights * (values <= middle)).sum() >= half
         return jnp.where(upper, low, middle), jnp.where(upper, middle, high)
 
     return jax.lax.fori_loop(0, 24, halve, (values.min(), values.max()))[1]
 
 
-def _triples(basis: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Widely spaced triples of grid points, int [K, 3], and the inverses of their rows of `basis`, float32 [K, 3, 3].
+def _triples(basis: np.ndarray, count: int) -> np.ndarray:
+    """Widely spaced triples of points, int [K, 3]: fixed numbers, drawn once while tracing.
 
-    Fixed numbers, drawn once while tracing. K is less than `count` where the grid has too few points apart.
+    K is less than `count` where the grid has too few points apart.
     """
     rng = np.random.default_rng(0)
     triples = rng.integers(0, len(basis), (8 * count, 3))
     area = np.abs(np.linalg.det(basis[triples].astype(np.float64)))
     widest = np.argsort(-area, kind="stable")[: 4 * count]
     # Of the wider half a random part: the widest alone would all lie in the corners.
-    chosen = [k for k in rng.permutation(widest) if area[k] > 1e-3][:count]
-    return triples[chosen], np.linalg.inv(basis[triples[chosen]].astype(np.float64)).astype(np.float32)
+    return triples[[k for k in rng.permutation(widest) if area[k] > 1e-3][:count]]
 
 
-def dominant_motion(displacement: jax.Array, config: BackgroundConfig = BackgroundConfig()) -> jax.Array:
-    """The affine motion that most of a field follows, by iteratively reweighted least squares with Tukey's weights.
+def _through_three(rows: jax.Array, values: jax.Array) -> jax.Array:
+    """Solutions C [K, 3, 2] of rows C = values, for rows [K, 3, 3] and values [K, 3, 2], by Cramer's rule."""
+    a, b, c = rows[:, 0], rows[:, 1], rows[:, 2]
+    columns = jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)], -1)  # [K, 3, point]
+    area = (a * jnp.cross(b, c)).sum(-1)[:, None, None]
+    solved = jnp.einsum("kip,kpc->kic", columns, values, precision=jax.lax.Precision.HIGHEST)
+    return solved / jnp.where(jnp.abs(area) < 1e-4, jnp.inf, area)  # points on a line: no motion, and few votes
+
+
+SPACING = 4
+"""Pixels between the places that a cell chooses its point from."""
+
+
+def trust(before: jax.Array, after: jax.Array, displacement: jax.Array) -> jax.Array:
+    """How far displacement may be believed at every `SPACING`-th pixel, from the second on: float32 [h, w], 0 or more.
+
+    The least eigenvalue of the gradient's structure tensor, over the squared difference between the frame and the next
+    one as displaced, both over 10x10 pixels. It is high on a roof's corner and low on drifting waves, whose picture
+    changes as it moves, and along a straight edge, where displacement is known across it alone.
+
+    Args:
+      before, after: grey [H, W], 0 to 255.
+      displacement: float [H, W, 2], from one to the other.
+    """
+    before, after = before.astype(jnp.float32), after.astype(jnp.float32)
+    edged = jnp.pad(before, 1, mode="edge")
+    smooth = (edged[:-2] + 2 * edged[1:-1] + edged[2:]) / 4
+    smooth = jnp.pad((smooth[:, :-2] + 2 * smooth[:, 1:-1] + smooth[:, 2:]) / 4, 1, mode="edge")
+    height, width = before.shape
+    part = np.s_[1::2, 1::2]  # every second pixel will do, and costs a quarter
+    across = ((smooth[1:-1, 2:] - smooth[1:-1, :-2]) / 2)[part]
+    down = ((smooth[2:, 1:-1] - smooth[:-2, 1:-1]) / 2)[part]
+    x, y = _grid(height, width)
+    moved = displacement[part]
+    left = sample(after, x[1::2] + moved[..., 0], y[1::2] + moved[..., 1]) - before[part]
+
+    def around(plane):
+        plane = jnp.pad(plane, 2, mode="edge")
+        plane = sum(plane[k : plane.shape[0] - 4 + k : 2] for k in range(5))
+        return sum(plane[:, k : plane.shape[1] - 4 + k : 2] for k in range(5)) / 25
+
+    xx, yy, xy, changed = (around(plane) for plane in (across * across, down * down, across * down, left * left))
+    least = (xx + yy) / 2 - jnp.sqrt((xx - yy) ** 2 / 4 + xy**2)
+    return jnp.maximum(least, 0) / (changed + 1)
+
+
+def _chosen(displacement: jax.Array, frames: jax.Array | None, stride: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """One point for each cell of a grid: its (x, y) float32 [T, P, 2], its displacement [T, P, 2], its trust [T, P].
+
+    Without frames it is a cell's middle, and all are trusted alike.
+    """
+    steps, height, width, _ = displacement.shape
+    if frames is None:
+        rows, columns = (np.arange(min(stride // 2, (size - 1) // 2), size, stride) for size in (height, width))
+        x, y = np.meshgrid(columns, rows)
+        places = np.stack([x, y], -1).reshape(-1, 2).astype(np.float32)
+        field = displacement[:, rows][:, :, columns].reshape(steps, -1, 2)
+        return jnp.broadcast_to(places, field.shape), field, jnp.ones(field.shape[:2])
+
+    def best(pair):
+        before, after, moved = pair
+        believed = trust(before, after, moved)
+        tall, wide = (min(max(stride // SPACING, 1), size) for size in believed.shape)
+        down, across = believed.shape[0] // tall, believed.shape[1] // wide
+        cells = believed[: down * tall, : across * wide].reshape(down, tall, across, wide)
+        cells = cells.transpose(0, 2, 1, 3).reshape(down * across, tall * wide)
+        k = jnp.argmax(cells, 1)
+        row, column = (index.reshape(-1) for index in np.mgrid[:down, :across])
+        y = 1 + SPACING * (row * tall + k // wide)
+        x = 1 + SPACING * (column * wide + k % wide)
+        return jnp.stack([x, y], -1).astype(jnp.float32), moved[y, x], cells.max(1)
+
+    # One by one: a pair's planes stay in the cache.
+    return jax.lax.map(best, (frames[:-1], frames[1:], displacement))
+
+
+def dominant_motion(
+    displacement: jax.Array, config: BackgroundConfig = BackgroundConfig(), frames: jax.Array | None = None
+) -> jax.Array:
+    """The affine motion that the background follows, by iteratively reweighted least squares with Tukey's weights.
 
     It starts from the best of many fits through three points each, since least squares would tilt towards a large
-    region that moves otherwise; what does so, less than half of the frame, ends without weight.
+    region that moves otherwise; what does so ends without weight. Where frames are given, points count by how far
+    their displacement can be trusted: land and what lies still on it outvotes water that fills most of the frame.
+    Without frames the background is what most of the field follows.
 
     Args:
       displacement: float [T, H, W, 2].
+      frames: grey [T + 1, H, W], 0 to 255, that the displacements were taken from.
 
     Returns:
       float32 [T, 2, 3]: d(x, y) = A (x, y, 1) in pixels per frame, x and y in pixels from the first pixel's centre.
     """
     _, height, width, _ = displacement.shape
     stride = max(config.stride, min(height, width) // 30)
-    rows, columns = (np.arange(min(stride // 2, (size - 1) // 2), size, stride) for size in (height, width))
     # Coordinates near 1 keep the 3x3 system well conditioned in float32.
     scale = max(height, width) / 2
     middle = np.array([(width - 1) / 2, (height - 1) / 2], np.float32)
-    x, y = np.meshgrid((columns - middle[0]) / scale, (rows - middle[1]) / scale)
-    basis = np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3).astype(np.float32)
-    triples, inverses = _triples(basis, config.candidates)
     highest = jax.lax.Precision.HIGHEST
 
-    def lengths(field, coefficients):
+    def lengths(basis, field, coefficients):
         residual = field - jnp.matmul(basis, coefficients, precision=highest)
         return jnp.sqrt((residual**2).sum(-1))
 
-    def fit(field):
-        field = field.reshape(-1, 2)
-        shift = jnp.zeros((1, 3, 2), jnp.float32).at[0, 2].set(jax.vmap(_median, in_axes=1)(field))
-        exact = jnp.einsum("kij,kjc->kic", inverses, field[triples], precision=highest)
-        starts = jnp.concatenate([shift, exact])
-        agreement = jax.vmap(lambda start: (1 / (1 + (lengths(field, start) / config.agreement) ** 2)).mean())(starts)
+    places, field, believed = _chosen(displacement.astype(jnp.float32), frames, stride)
+    # Triples of cells, of which some lie far apart whatever points the cells choose.
+    if frames is None:
+        spread = np.asarray(places[0])
+    else:
+        side = max(stride // SPACING, 1) * SPACING
+        down, across = (max((size // 2 + 1) // 2 // (side // SPACING), 1) for size in (height, width))
+        x, y = np.meshgrid(np.arange(across), np.arange(down))
+        spread = np.stack([x, y], -1).reshape(-1, 2) * np.float32(side)
+    triples = _triples(np.c_[(spread - middle) / scale, np.ones(len(spread))], config.candidates)
+
+    def fit(points):
+        place, field, believed = points
+        basis = jnp.concatenate([(place - middle) / scale, jnp.ones((len(place), 1))], 1)
+        relative = believed / jnp.maximum(believed.max(), 1e-6)
+        vote, pull = (jnp.maximum(relative**power, 1e-9) for power in (config.vote, config.pull))
+        median = jax.vmap(_median, in_axes=(1, None))(field, vote)
+        shift = jnp.zeros((1, 3, 2), jnp.float32).at[0, 2].set(median)
+        starts = jnp.concatenate([shift, _through_three(basis[triples], field[triples])])
+        agrees = lambda start: (vote / (1 + (lengths(basis, field, start) / config.agreement) ** 2)).sum()  # noqa: E731
+        agreement = jax.vmap(agrees)(starts)
 
         def improve(_, coefficients):
-            residual = lengths(field, coefficients)
+            residual = lengths(basis, field, coefficients)
             # The median length of a two-dimensional normal residual is 1.1774 standard deviations.
-            sigma = jnp.maximum(_median(residual) / 1.1774, config.sigma_floor)
-            weight = jnp.maximum(1 - (residual / (config.tukey * sigma)) ** 2, 0) ** 2
+            sigma = jnp.maximum(_median(residual, vote) / 1.1774, config.sigma_floor)
+            weight = pull * jnp.maximum(1 - (residual / (config.tukey * sigma)) ** 2, 0) ** 2
             weighted = basis * weight[:, None]
-            # A ridge far below the data: a grid of one row or column leaves a direction undetermined.
-            normal = jnp.matmul(weighted.T, basis, precision=highest) + 1e-6 * weight.sum() * jnp.eye(3)
+            # A ridge far below the data: a grid of one row or column leaves directions undetermined, and then the
+            # motion is one shift.
+            ridge = weight.sum() * np.diag(np.float32([1e-4, 1e-4, 1e-7]))
+            normal = jnp.matmul(weighted.T, basis, precision=highest) + ridge
             return jnp.linalg.solve(normal, jnp.matmul(weighted.T, field, precision=highest))
 
         coefficients = jax.lax.fori_loop(0, config.iterations, improve, starts[jnp.argmax(agreement)])
@@ -219,21 +319,22 @@ def dominant_motion(displacement: jax.Array, config: BackgroundConfig = Backgrou
         shift = coefficients[2] - jnp.matmul(linear, middle, precision=highest)
         return jnp.concatenate([linear, shift[:, None]], axis=1)
 
-    return jax.vmap(fit)(displacement[:, rows][:, :, columns].astype(jnp.float32))
+    return jax.vmap(fit)((places, field, believed))
 
 
 def remove_background_motion(
-    displacement: jax.Array, config: BackgroundConfig = BackgroundConfig()
+    displacement: jax.Array, config: BackgroundConfig = BackgroundConfig(), frames: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """Displacement relative to the background, for a drifting platform.
 
     Args:
       displacement: float [T, H, W, 2], pixels per frame.
+      frames: grey [T + 1, H, W] that they were taken from; with them the fit knows which displacements to trust.
 
     Returns:
       float32 [T, H, W, 2], less the dominant motion, and that motion, float32 [T, 2, 3] (`dominant_motion`).
     """
-    affine = dominant_motion(displacement, config)
+    affine = dominant_motion(displacement, config, frames)
     return displacement - affine_displacement(affine, *displacement.shape[1:3]), affine
 
 

@@ -5,6 +5,7 @@ whatever they do. Masks are bool [H, W], displacements pixels per frame; `docs/t
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from jax import lax
 from mqc_jax.config import CalibrationConfig
 from mqc_jax.errors import UserError
 from mqc_jax.models import regions
-from mqc_jax.models.flow import grey, remove_background_motion, stabilise, warp
+from mqc_jax.models.flow import grey, remove_background_motion, sample, stabilise, warp
 
 DEFAULT = CalibrationConfig()
 
@@ -120,8 +121,21 @@ def motion_evidence(displacement: jax.Array, frames: jax.Array | None, config: C
     return (still - moved) > config.evidence_floor
 
 
-def motion_maps(displacement: jax.Array, frames: jax.Array | None, config: CalibrationConfig) -> jax.Array:
-    """Eq. 8 for every window to try: float32 [windows, H, W]. All targets of a video share them.
+class MotionMaps(NamedTuple):
+    """What all targets of a video share, for every window to try.
+
+    Attributes:
+      displacement: float32 [windows, H, W], D of eq. 8.
+      verified: float32 [windows, H, W], the same where what moves is also found again at its new place: what eq. 7 asks
+        if a region moves. With evidence other than "vacated" it is D.
+    """
+
+    displacement: jax.Array
+    verified: jax.Array
+
+
+def motion_maps(displacement: jax.Array, frames: jax.Array | None, config: CalibrationConfig) -> MotionMaps:
+    """Eq. 8 for every window to try.
 
     Args:
       displacement: float [T, H, W, 2]; T at least 1.
@@ -141,12 +155,46 @@ def motion_maps(displacement: jax.Array, frames: jax.Array | None, config: Calib
         if seen is not None:
             shown = shown & seen[:n] & seen[1 : n + 1]
         maps.append((speed[:n] * shown).mean(0))
-    return jnp.stack(maps)
+    maps = jnp.stack(maps)
+    if config.evidence != "vacated":
+        return MotionMaps(maps, maps)
+    return MotionMaps(maps, maps * found_again(displacement, frames, windows, config))
+
+
+def found_again(
+    displacement: jax.Array, frames: jax.Array, windows: tuple[int, ...], config: CalibrationConfig
+) -> jax.Array:
+    """Where frame 0's pixels are seen again at the place that displacement has taken them to: bool [H, W].
+
+    That is asked at the end of every window, and one answer will do. What a cloud's edge passes over, or a change of
+    light, moves and differs as a target does, but it is found nowhere.
+
+    Args:
+      displacement: float32 [T, H, W, 2].
+      frames: float32 [T + 1, H, W].
+      windows: lengths, at most T.
+    """
+    height, width = frames.shape[1:]
+    part = np.s_[::2, ::2]  # a quarter of the pixels will do: following them is what costs here
+    y, x = (jnp.asarray(axis[part], jnp.float32) for axis in np.mgrid[:height, :width])
+
+    def follow(place: tuple[jax.Array, jax.Array], moved: jax.Array) -> tuple:
+        step = sample(moved, *place)
+        place = place[0] + step[..., 0], place[1] + step[..., 1]
+        return place, place
+
+    _, (xs, ys) = lax.scan(follow, (x, y), displacement[: windows[-1]])
+    first, found = frames[0][part], jnp.zeros(x.shape, bool)
+    for n in windows:
+        changed = jnp.abs(frames[n][part] - first)
+        left = jnp.abs(sample(frames[n], xs[n - 1], ys[n - 1]) - first)
+        found |= (changed > config.evidence_floor) & (left < changed / 2) & (left < 2 * config.evidence_floor)
+    return jnp.repeat(jnp.repeat(found, 2, 0), 2, 1)[:height, :width]
 
 
 def _steady(displacement: jax.Array, frames: jax.Array | None) -> tuple[jax.Array, jax.Array | None, jax.Array]:
     """Displacements and frames as a camera that moves with the background would see them, and where it would."""
-    displacement, affine = remove_background_motion(displacement)
+    displacement, affine = remove_background_motion(displacement, frames=frames)
     # Both are read at the same places; nothing is displaced from the last frame on.
     planes = jnp.pad(displacement, ((0, 1), (0, 0), (0, 0), (0, 0)))
     if frames is None:
@@ -196,7 +244,7 @@ def morphology(mask: jax.Array, config: CalibrationConfig) -> jax.Array:
 
 
 def _calibrate_whole(
-    probability: jax.Array, maps: jax.Array, windows: tuple[int, ...], config: CalibrationConfig
+    probability: jax.Array, maps: MotionMaps, windows: tuple[int, ...], config: CalibrationConfig
 ) -> Calibration:
     """`calibrate_on`, on all the pixels that are given."""
     first = probability > 0.5
@@ -205,11 +253,11 @@ def _calibrate_whole(
 
     labels = regions.components(first)
     size = regions.component_sums(labels, first.astype(jnp.float32)).at[-1].set(0.0)
-    sums = jax.vmap(lambda d: regions.component_sums(labels, d))(maps)
+    sums = jax.vmap(lambda d: regions.component_sums(labels, d))(maps.verified)
     moves = ((sums > config.tau_motion * size) & (size > 0)).any(1)  # [windows]
     is_static = ~moves.any()
-    chosen = jnp.where(is_static, maps.shape[0] - 1, jnp.argmax(moves))
-    motion_map = maps[chosen]
+    chosen = jnp.where(is_static, len(windows) - 1, jnp.argmax(moves))
+    motion_map = maps.displacement[chosen]
 
     moving = first & (motion_map > config.tau_motion) & ~is_static
     number = jnp.maximum(moving.sum(), 1)
@@ -243,7 +291,7 @@ def _calibrate_whole(
 
 
 def calibrate_on(
-    probability: jax.Array, maps: jax.Array, windows: tuple[int, ...], config: CalibrationConfig
+    probability: jax.Array, maps: MotionMaps, windows: tuple[int, ...], config: CalibrationConfig
 ) -> Calibration:
     """Equations 7 and 9 to 15 for one target. For several use `lax.map`: under vmap the fall-back below always runs.
 
@@ -253,7 +301,7 @@ def calibrate_on(
 
     Args:
       probability: float [H, W] in [0, 1], the first mask.
-      maps: float32 [windows, H, W], from `motion_maps`.
+      maps: from `motion_maps`.
       windows: their lengths, from `config.windows`.
     """
     shape = probability.shape
@@ -268,7 +316,7 @@ def calibrate_on(
     def place(part: jax.Array) -> jax.Array:
         return lax.dynamic_update_slice(jnp.zeros(shape, part.dtype), part, corner) if part.ndim == 2 else part
 
-    part = _calibrate_whole(cut(probability), cut(maps), windows, config)
+    part = _calibrate_whole(cut(probability), jax.tree.map(cut, maps), windows, config)
     # Beyond this border nothing can have joined, and closing sees what it would see in the whole frame. Where the
     # square ends with the frame there is nothing beyond.
     room = max(config.neighbourhood, 2 * config.closing + 1) + 1
@@ -280,7 +328,7 @@ def calibrate_on(
     reach = (cut(claimed) | part.expanded) & ~(inner[0][:, None] & inner[1])
     fits = (claimed.sum() == cut(claimed).sum()) & ~reach.any()
     chosen = jnp.argmax(jnp.asarray(windows, jnp.int32) == part.window)
-    found = jax.tree.map(place, part).replace(displacement=maps[chosen])
+    found = jax.tree.map(place, part).replace(displacement=maps.displacement[chosen])
     return lax.cond(fits, lambda: found, lambda: _calibrate_whole(probability, maps, windows, config))
 
 
@@ -310,7 +358,8 @@ def calibrate(
       probability: float [H, W] in [0, 1].
       displacement: float [T, H, W, 2], pixels per frame, T at least 1; what lies beyond `config.n_max` is not read.
       config: parameters and switches.
-      frames: [T + 1, H, W] grey or [T + 1, H, W, 3] RGB, 0 to 255; needed unless `config.evidence` is "none".
+      frames: [T + 1, H, W] grey or [T + 1, H, W, 3] RGB, 0 to 255; needed unless `config.evidence` is "none", and of
+        use to `config.remove_background`, which with them tells land from water.
 
     Raises:
       UserError: arrays whose shapes do not fit each other, or frames missing.
@@ -321,13 +370,13 @@ def calibrate(
             f"probability {list(shape)} and displacement {list(moved)} do not fit; give [H, W] and [T, H, W, 2], T >= 1"
         )
     length = min(moved[0], config.n_max)
-    if config.evidence == "none":
-        frames = None
-    elif frames is None:
+    if config.evidence == "none" and not config.remove_background:
+        frames = None  # nothing would look at them
+    if frames is None and config.evidence != "none":
         raise UserError(
             f'evidence={config.evidence!r} looks at the frames; give frames=[T + 1, H, W], or evidence="none"'
         )
-    else:
+    if frames is not None:
         seen = np.shape(frames)
         if seen[:3] != (moved[0] + 1, *shape) or seen[3:] not in ((), (3,)):
             raise UserError(
