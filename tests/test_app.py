@@ -140,13 +140,14 @@ def browser():
 @pytest.fixture
 def visit(browser):
     """visit(server) opens the page in a profile of its own. Nothing but the server may ever be asked for anything."""
-    contexts, asked = [], set()
+    contexts, asked, closed = [], set(), []
 
     def open_page(server: Server, size=DESK, **options):
         context = browser.new_context(viewport=size, **options)
         contexts.append(context)
         page = context.new_page()
         page.on("request", lambda request: asked.add(request.url))
+        page.on("response", lambda answer: closed.append(answer.url) if answer.status >= 400 else None)
         page.on("pageerror", lambda error: pytest.fail(f"an error on the page: {error}"))
         page.set_default_timeout(30 * SECONDS)
         page.goto(server.url)
@@ -159,6 +160,7 @@ def visit(browser):
         context.close()
     hosts = {url.split("/")[2].split(":")[0] for url in asked if url.startswith(("http", "ws"))}
     assert hosts == {"127.0.0.1"}
+    assert closed == []
 
 
 def film(path: Path, frames: int = 24, scale: int = 4) -> Path:

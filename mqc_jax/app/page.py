@@ -91,7 +91,7 @@ class Page:
             self.choose, [self._example, self._text], [*shown, self._text], **options
         )
         self._example.input(self.choose, [self._example, self._text], [*shown, self._text], **options)
-        self._box.sending(self.sending, None, [*shown, self._example, self._start], queue=False, **options)
+        self._box.sending(self.sending, None, [*shown, self._example, self._start], **options)
         self._box.sent(self.sent, None, [*shown, self._start], **options)
         self._start.click(
             self.run,
@@ -99,7 +99,7 @@ class Page:
             [*shown, self._example, self._start, self._stop],
             **options,
         )
-        self._stop.click(self.stop, None, [self._status, self._stop], queue=False, **options)
+        self._stop.click(self.stop, None, [self._status, self._stop], **options)
         self.blocks.unload(self.leave)
 
     def _allowed(self) -> str:
