@@ -194,9 +194,11 @@ def classical(
     static = True
     for n in windows:
         d, verified = d_of(n)
-        if number > 1 and np.max(ndimage.mean(verified, regions, range(1, number))) > c.tau_motion:
-            static = False
-            break
+        if number > 1:
+            shown, found = (ndimage.mean(values, regions, range(1, number)) for values in (d, verified))
+            if ((found > c.tau_motion) & (found > shown * tmcc.VERIFIED)).any():
+                static = False
+                break
 
     def phi(mask: np.ndarray) -> np.ndarray:
         room = 2 * c.closing + 1

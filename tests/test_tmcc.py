@@ -124,9 +124,11 @@ def transcription(probability, displacement, frames, c: CalibrationConfig, stead
         if c.remove_background:
             shown = shown & seen[:n] & seen[1 : n + 1]
         d = (length * shown).sum(0) / n  # eq. 8
-        if number and max(ndimage.mean(d * sure, regions, range(1, number + 1))) > c.tau_motion:
-            static = False
-            break
+        if number:
+            shown, found = (np.atleast_1d(ndimage.mean(v, regions, range(1, number + 1))) for v in (d, d * sure))
+            if ((found > c.tau_motion) & (found > shown / 3)).any():
+                static = False
+                break
     phi = lambda m: ndimage.binary_fill_holes(close(m, c.closing))  # noqa: E731
     if static:
         return {"mask": phi(r0), "window": n, "is_static": True, "score": 0.0}

@@ -23,6 +23,10 @@ DEFAULT = CalibrationConfig()
 CUT = 128
 """Side of the square that a target is calibrated in, where it and all that may join it lie well inside."""
 
+VERIFIED = 1 / 3
+"""Share of a region's displacement that must be found again. Chance finds a fifth of what a cloud passes over, and more
+than half of a target's is found."""
+
 _SPREAD_SIDE = 64
 
 
@@ -253,8 +257,9 @@ def _calibrate_whole(
 
     labels = regions.components(first)
     size = regions.component_sums(labels, first.astype(jnp.float32)).at[-1].set(0.0)
-    sums = jax.vmap(lambda d: regions.component_sums(labels, d))(maps.verified)
-    moves = ((sums > config.tau_motion * size) & (size > 0)).any(1)  # [windows]
+    displaced, verified = jax.tree.map(jax.vmap(lambda d: regions.component_sums(labels, d)), maps)
+    moves = (verified > config.tau_motion * size) & (verified > VERIFIED * displaced) & (size > 0)
+    moves = moves.any(1)  # [windows]
     is_static = ~moves.any()
     chosen = jnp.where(is_static, len(windows) - 1, jnp.argmax(moves))
     motion_map = maps.displacement[chosen]
