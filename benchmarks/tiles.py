@@ -1,6 +1,6 @@
 """Very large frames: plain resize and `--tile` on synthetic sequences of 4,000 x 3,000 pixels.
 
-    python benchmarks/tiles.py [--sequences 20] [--frames 24] [--picture docs/images/tiles.jpg]
+    python benchmarks/tiles.py [--sequences 16] [--frames 12] [--picture docs/images/tiles.jpg]
 
 The scenes are `mqc_jax.data.synthetic`'s at that size, without the difficulties that the shipped checkpoint was not
 trained on; a target keeps the pixels that it has in a small frame. Each is followed from its sentence, once in the
@@ -27,8 +27,8 @@ from mqc_jax.errors import run
 from mqc_jax.tiled import TiledTracker
 from mqc_jax.tiling import Window, around
 
-_SEQUENCES = flags.DEFINE_integer("sequences", 20, "Sequences, one target each.", lower_bound=1)
-_FRAMES = flags.DEFINE_integer("frames", 24, "Frames in each.", lower_bound=2)
+_SEQUENCES = flags.DEFINE_integer("sequences", 16, "Sequences, one target each.", lower_bound=1)
+_FRAMES = flags.DEFINE_integer("frames", 12, "Frames in each.", lower_bound=2)
 _SEED = flags.DEFINE_integer("seed", 7, "Of the sequences.")
 _SPLIT = flags.DEFINE_string("split", "test", "Kind of scenes.")
 _SIZE = flags.DEFINE_list("size", ["3000", "4000"], "Height and width of a frame.")
@@ -140,10 +140,10 @@ def picture(frame: np.ndarray, masks: np.ndarray, window: Window, plain: np.ndar
     ]
     captions = (f"the window, with the mask: J {j[0]:.2f}", f"what a plain resize leaves of it: J {j[1]:.2f}")
     for part, caption in zip(zoomed, captions, strict=True):
-        viz.write(part, caption, 12, 10, 22, halo=True)
+        viz.write(part, caption, 12, 32, 22, halo=True)
     gap = np.full((height, 10, 3), 255, np.uint8)
     right = np.concatenate([zoomed[0], np.full((10, side, 3), 255, np.uint8), zoomed[1]])
-    viz.write(whole, f"{frame.shape[1]} x {frame.shape[0]} pixels", 12, 10, 26, halo=True)
+    viz.write(whole, f"{frame.shape[1]} x {frame.shape[0]} pixels", 12, 38, 26, halo=True)
     return np.concatenate([whole, gap, right], axis=1)
 
 

@@ -24,6 +24,7 @@ A frame's number is its place in the input, counted from 0, whichever part of th
 import collections
 import contextlib
 import csv
+import functools
 import json
 import shutil
 import sys
@@ -263,7 +264,7 @@ class _Session:
                     f"{self.unreferenced} of {self.written} frames have no georeference, and masks as PNG only."
                 )
         height, width = self.reader.size
-        size = model.get("image_size")
+        size = None if "tile" in model else model.get("image_size")  # tiles are not shrunk
         for target, static in zip(self.targets, self.static, strict=True):
             if static:
                 notes.append(
@@ -349,6 +350,9 @@ def _define_flags() -> None:
     flags.DEFINE_multi_string("text", None, "What to segment, as seen in the first frame; repeat for more targets.")
     flags.DEFINE_enum("calibration", None, CALIBRATIONS, "Overrides the checkpoint's model.calibration.")
     flags.DEFINE_enum("memory", None, MEMORIES, "Overrides the checkpoint's model.memory.")
+    flags.DEFINE_integer(
+        "tile", None, "For very large frames: follow in a window of so many pixels; 0: the model's own number."
+    )
     flags.DEFINE_string("output", None, "Folder to write masks, overlay video, tables and report to.")
 
 
@@ -373,12 +377,18 @@ def main(argv: list[str]) -> None:
     if switches:
         model = model.replace(**switches)
     model.require_text()
+    make, facts = mqc_jax.Tracker, model_facts(model)
+    if values.tile is not None:
+        from mqc_jax.tiled import TiledTracker
+
+        make = functools.partial(TiledTracker, tile=values.tile)
+        facts["tile"] = values.tile or facts["image_size"]
     report = predict(
         values.video,
         texts,
         values.output,
-        lambda sentences: mqc_jax.Tracker(model, sentences),
-        model_facts(model),
+        lambda sentences: make(model, sentences),
+        facts,
         **part,
     )
     print(f"report: {report}")
