@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -244,3 +245,16 @@ def test_the_command_refuses_in_one_sentence(tmp_path, arguments, sentence):
     assert len(done.stderr.strip().splitlines()) == 1
     assert sentence in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_about_predict_tells_every_option_column_and_key(tmp_path):
+    told = (ROOT / "docs" / "predict.md").read_text()
+    options = re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', Path(predict_module.__file__).read_text())
+    assert len(options) >= 9
+    run_predict(write_frames(tmp_path / "in", clip(2)), tmp_path / "out")
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    keys = [*result, *result["video"], *result["targets"][0], *result["speed"]]
+    files = [entry.name for entry in (tmp_path / "out").iterdir() if entry.is_file()]
+    missing = [f"--{name}" for name in options if f"`--{name}" not in told]
+    missing += [name for name in (*TRACK_COLUMNS, *keys, *files) if f"`{name}`" not in told]
+    assert missing == []
