@@ -57,11 +57,21 @@ def main(argv: list[str]) -> None:
             started = time.perf_counter()
             tracker.push(picture)
             times.append(time.perf_counter() - started)
-        state = sum(x.nbytes for x in jax.tree.leaves(tracker._bank)) / 1e3
+        state = sum(x.nbytes for x in jax.tree.leaves([group.bank for group in tracker._groups])) / 1e3
         rows.append((float(np.median(times)) * 1e3, resident(), state))
         print(f"{20 + k * part:>6} to {20 + (k + 1) * part:<5} {rows[-1][0]:>10.1f} {rows[-1][1]:>8.0f} {state:>9.0f}")
-    (first, early, _), (last, late, _) = rows[0], rows[-1]
-    print(f"last part against first: time {last / first:.2f}x, resident {late - early:+.1f} MB")
+    milliseconds, megabytes = (np.array([row[k] for row in rows]) for k in (0, 1))
+    print(
+        f"last part against first: time {milliseconds[-1] / milliseconds[0]:.3f}x, resident "
+        f"{megabytes[-1] / megabytes[0]:.3f}x; any part against the first: time {_range(milliseconds)}, "
+        f"resident {_range(megabytes)}"
+    )
+
+
+def _range(values: np.ndarray) -> str:
+    """The smallest and the largest change from the first value, in per cent."""
+    change = 100 * (values / values[0] - 1)
+    return f"{change.min():+.1f} to {change.max():+.1f} %"
 
 
 if __name__ == "__main__":

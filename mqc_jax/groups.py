@@ -117,9 +117,9 @@ def step(net: MQCSAM, params, bank: MemoryBank, features: Features) -> tuple[Mem
     return functional.step(net, params, bank, features)
 
 
-def kept(ids: list[int], dropped: Iterable[int]) -> list[int]:
-    """The rows of a group that stay."""
-    return [row for row, number in enumerate(ids) if number not in dropped]
+def kept(ids: list[int], dropped: set[int]) -> np.ndarray:
+    """The rows of a group that stay, int [M]."""
+    return np.array([row for row, number in enumerate(ids) if number not in dropped], int)
 
 
 def prompts(model: Model, targets: Iterable[Target]) -> Iterator[Prompt]:

@@ -41,14 +41,14 @@ def displacement(before: jax.Array, after: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _motion_maps(displacements: jax.Array, frames: jax.Array, config: CalibrationConfig) -> jax.Array:
+def _motion_maps(displacements: jax.Array, frames: jax.Array, config: CalibrationConfig) -> tmcc.MotionMaps:
     """[T, S, S, 2] and uint8 [T + 1, S, S, 3] -> `tmcc.motion_maps`, which all targets share."""
     return tmcc.motion_maps(displacements, flow.grey(frames), config)
 
 
 @functools.partial(jax.jit, static_argnames=("windows", "config"))
 def _calibrate(
-    logits: jax.Array, maps: jax.Array, windows: tuple[int, ...], config: CalibrationConfig
+    logits: jax.Array, maps: tmcc.MotionMaps, windows: tuple[int, ...], config: CalibrationConfig
 ) -> tmcc.Calibration:
     """[N, S, S] and `_motion_maps`'s -> a `Calibration` with a leading axis N."""
     return jax.lax.map(lambda p: tmcc.calibrate_on(p, maps, windows, config), jax.nn.sigmoid(logits))
@@ -79,7 +79,7 @@ class _Beginning:
     found: tmcc.Calibration | None = None
 
     def without(self, ids: set[int]) -> "_Beginning":
-        rows = np.array(kept(self.ids, ids))
+        rows = kept(self.ids, ids)
         state = jax.tree.map(lambda x: x[rows], (self.output, self.logits, self.found))
         return _Beginning([self.ids[row] for row in rows], self.given, *state)
 

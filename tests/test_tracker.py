@@ -9,26 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from streams import assert_equal, calibrated, follow, moving_square
+from streams import box as square
 
 import mqc_jax
 from mqc_jax import groups, imaging
 from mqc_jax.errors import UserError
 from mqc_jax.models import functional
-from mqc_jax.tracker import FrameResult
 
 TEXTS = ["the yacht at the left", "a boat that overtakes the other"]
 LENGTH = 6
-
-
-def follow(model, frames, **prompts) -> list[FrameResult]:
-    session = mqc_jax.Tracker(model, **prompts)
-    results = [out for frame in frames for out in session.push(frame)]
-    return results + session.finish()
-
-
-def assert_equal(a, b, rows=slice(None)) -> None:
-    for name in ("masks", "mask_logits", "presence"):
-        np.testing.assert_array_equal(getattr(a, name)[rows], getattr(b, name), err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +100,7 @@ def test_the_state_keeps_its_size_over_a_long_video(tiny_model):
 
 def box() -> np.ndarray:
     """One target's mask for the first frame."""
-    mask = np.zeros((1, 72, 100), bool)
-    mask[0, 20:40, 10:50] = True
-    return mask
+    return square(20, 10, 20, 40, (72, 100))[None]
 
 
 def test_a_mask_starts_a_stream_without_text(tiny_model, frames):
@@ -277,27 +265,6 @@ def test_streaming_equals_the_rollout_that_training_scans(tiny_model):
 
 
 # ---- calibration ----------------------------------------------------------------------------------------------------
-
-
-def calibrated(model, **fields):
-    """The tiny model with TMCC that closes its window as soon as it can; windows of 2, 4 and 6 displacements."""
-    windows = {"n_start": 2, "n_step": 2, "n_max": 6, "evidence": "background", "remove_background": False}
-    return model.replace(calibration="tmcc", tmcc={**windows, **fields})
-
-
-def moving_square(count: int, speed: int, seed: int = 3) -> tuple[list[np.ndarray], np.ndarray]:
-    """Frames of 64x64 in which a textured square moves over still ground, and the square in frame 0."""
-    rng = np.random.default_rng(seed)
-    ground, square = rng.integers(60, 110, (64, 64, 3), np.uint8), rng.integers(130, 250, (14, 14, 3), np.uint8)
-    shown = []
-    for t in range(count):
-        frame = ground.copy()
-        x = min(20 + speed * t, 50)
-        frame[24:38, x : x + 14] = square
-        shown.append(frame)
-    mask = np.zeros((64, 64), bool)
-    mask[24:38, 20:34] = True
-    return shown, mask
 
 
 def test_a_moving_target_is_held_back_until_its_window_is_full_and_then_comes_in_order(tiny_model):
