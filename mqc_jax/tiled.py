@@ -7,13 +7,15 @@ sees a window of about its own number of pixels: `tile_search` chooses one for e
 
 import collections
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 
-from mqc_jax import tile_search
+from mqc_jax import tile_search, tiled_state
 from mqc_jax.checkpoint import Model
 from mqc_jax.errors import UserError
 from mqc_jax.results import FrameResult
+from mqc_jax.tiled_state import TiledState, ViewState
 from mqc_jax.tiling import Window, around, follow, main_part
 from mqc_jax.tracker import Tracker
 
@@ -100,6 +102,39 @@ class TiledTracker:
             view.take(view.tracker.finish())
         return self._count(self._settled())
 
+    # ---- surviving a restart --------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Writes the stream's state, so that `restore` continues after the last pushed frame.
+
+        Raises:
+          UserError: no frame has been pushed yet.
+        """
+        if self._size is None:
+            raise UserError("nothing to save: no frame has been pushed yet")
+        views = [view.state() for view in self._views]
+        if self._whole is not None:
+            views = [ViewState(self._whole, Window(0, 0, *self._size[::-1]), [], [], None)]
+        tiled_state.write(path, TiledState(self.tile, self.frame_index, self._size, self._whole is None, views))
+
+    @classmethod
+    def restore(cls, model: Model, path: str | Path) -> "TiledTracker":
+        """The tracker that `save` wrote.
+
+        Raises:
+          UserError: not such a file, or written with a model of another config.
+        """
+        state = tiled_state.read(path, model)
+        session = cls.__new__(cls)
+        session.model, session.tile = model, state.tile
+        session.frame_index, session._size = state.frame_index, state.size
+        session._texts = session._masks = None  # frame 0 is over
+        session._whole = None if state.windows else state.views[0].tracker
+        session._views = [_View.of(view, state.size) for view in state.views] if state.windows else []
+        return session
+
+    # ---- frames -----------------------------------------------------------------------------------------------------
+
     def _count(self, results: list[FrameResult]) -> list[FrameResult]:
         self.frame_index += len(results)
         return results
@@ -152,6 +187,18 @@ class _View:
         self.results: collections.deque[tuple[FrameResult, Window]] = collections.deque()
         self._searched = searched
         self._seen: collections.deque[Window] = collections.deque()  # of frames that wait for the tracker's answer
+
+    def state(self) -> ViewState:
+        """Everything that `of` needs."""
+        return ViewState(self.tracker, self.window, list(self._seen), list(self.results), self._searched)
+
+    @classmethod
+    def of(cls, state: ViewState, size: tuple[int, int]) -> "_View":
+        """The view that had this state."""
+        view = cls(state.tracker, state.window, size, state.searched)
+        view._seen.extend(state.seen)
+        view.results.extend(state.results)
+        return view
 
     def push(self, frame: np.ndarray) -> None:
         self._seen.append(self.window)

@@ -1,267 +1,19 @@
-"""Very large frames: windows that cover, follow and never leave the frame; the search; the tracker around `Tracker`."""
+"""The tracker of very large frames: exactly `Tracker` inside windows that move."""
 
-import itertools
 import json
-from typing import NamedTuple
 
+import bright_model
 import cv2
 import numpy as np
 import pytest
 import tiny
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from bright_model import Brightness, lights
 
 import mqc_jax
-from mqc_jax import places, tile_search, tiled, tiling
-from mqc_jax.data.expressions import location
+from mqc_jax import tile_search, tiled
 from mqc_jax.errors import UserError
 from mqc_jax.results import FrameResult
 from mqc_jax.tiled import TiledTracker
-from mqc_jax.tiling import Window
-
-# ---- places in sentences --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("cell", itertools.product(range(3), range(3)))
-def test_every_cell_that_expressions_name_is_understood(cell):
-    assert places.find(f"the naval vessel at the {location(cell)}") == places.Place(*cell, "the naval vessel")
-
-
-@pytest.mark.parametrize(
-    ("text", "cell", "bare"),
-    [
-        ("a ship in the upper left corner of the image", (0, 0), "a ship"),
-        ("The Ship In The North-West", (0, 0), "The Ship"),
-        ("the northwest plane", (0, 0), "the plane"),
-        ("the top-left plane that taxis", (0, 0), "the plane that taxis"),
-        ("the boat in the middle", (1, 1), "the boat"),
-        ("the yacht in the middle left", (1, 0), "the yacht"),
-        ("the ship on the right-hand side", (1, 2), "the ship"),
-        ("the train at the bottom centre", (2, 1), "the train"),
-        ("the red car which is at the far right, with a trailer", (1, 2), "the red car, with a trailer"),
-        ("the ship in the lower part of the picture with a wake", (2, 1), "the ship with a wake"),
-        ("the leftmost yacht at the top", (0, 1), "the leftmost yacht"),
-    ],
-)
-def test_places_in_peoples_words(text, cell, bare):
-    assert places.find(text) == places.Place(*cell, bare)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "the white ship",
-        "the car turning left",
-        "the ship that heads to the north",
-        "the plane flying towards the south-east",
-        "the plane left of the runway",
-        "the yacht at the left of the bridge",
-        "the car on the left side of the road",
-        "the bus in the right lane",
-        "the ship at the top bottom",
-        "at the center",
-    ],
-)
-def test_a_direction_or_a_relation_is_no_place(text):
-    assert places.find(text) is None
-
-
-def test_a_cell_agrees_with_itself_best():
-    size = (300, 600)
-    for row, column in itertools.product(range(3), range(3)):
-        place = places.Place(row, column, "")
-        weights = {
-            (r, c): place.weight((200 * c + 100, 100 * r + 50) * 2, size)
-            for r, c in itertools.product(range(3), range(3))
-        }
-        assert weights[row, column] == 1
-        assert all(weight <= 0.5 for cell, weight in weights.items() if cell != (row, column))
-        assert place.weight((0, 0, 600, 300), size) == 1
-
-
-# ---- windows --------------------------------------------------------------------------------------------------------
-
-SIDES = st.integers(1, 400)
-SIZES = st.tuples(SIDES, SIDES)
-
-
-def is_inside(window: Window, size: tuple[int, int]) -> bool:
-    x0, y0, x1, y1 = window.box
-    return 0 <= x0 < x1 <= size[1] and 0 <= y0 < y1 <= size[0]
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.integers(16, 300), SIZES, st.sampled_from([0.0, 0.25, 0.5]))
-def test_tiles_cover_the_frame_and_overlap(side, size, overlap):
-    windows = tiling.cover(side, size, overlap)
-    seen = np.zeros(size, bool)
-    for window in windows:
-        assert is_inside(window, size)
-        assert (window.height, window.width) == (min(side, size[0]), min(side, size[1]))
-        window.cut(seen)[:] = True
-    assert seen.all()
-    for starts in (sorted({w.x for w in windows}), sorted({w.y for w in windows})):
-        assert all(b - a <= max(1, side * (1 - overlap)) + 1 for a, b in itertools.pairwise(starts))
-
-
-class Scene(NamedTuple):
-    size: tuple[int, int]
-    window: Window
-    box: tuple[int, int, int, int]
-
-
-@st.composite
-def scenes(draw) -> Scene:
-    """A frame, a window in it, and a target inside that window or beside it, but no larger."""
-    size = draw(SIZES)
-    side = draw(st.integers(1, 300))
-    window = tiling.around(draw(st.integers(0, size[1])), draw(st.integers(0, size[0])), side, size)
-    box = []
-    for length, limit in ((window.width, size[1]), (window.height, size[0])):
-        long = draw(st.integers(1, length))
-        low = draw(st.integers(0, limit - long))
-        box.append((low, low + long))
-    (x0, x1), (y0, y1) = box
-    return Scene(size, window, (x0, y0, x1, y1))
-
-
-@settings(deadline=None)
-@given(scenes())
-def test_a_window_stays_in_the_frame_keeps_its_size_and_holds_its_target(scene):
-    moved = tiling.follow(scene.window, scene.box, scene.size)
-    assert is_inside(moved, scene.size)
-    assert moved[2:] == scene.window[2:]
-    x0, y0, x1, y1 = moved.box
-    assert x0 <= scene.box[0]
-    assert scene.box[2] <= x1
-    assert y0 <= scene.box[1]
-    assert scene.box[3] <= y1
-
-
-@settings(deadline=None)
-@given(scenes())
-def test_a_window_rests_after_it_moved_and_while_its_target_is_inside(scene):
-    moved = tiling.follow(scene.window, scene.box, scene.size)
-    assert tiling.follow(moved, scene.box, scene.size) == moved
-    margins = [tiling.MARGIN * scene.window.width, tiling.MARGIN * scene.window.height] * 2
-    x0, y0, x1, y1 = scene.window.box
-    gaps = (scene.box[0] - x0, scene.box[1] - y0, x1 - scene.box[2], y1 - scene.box[3])
-    if all(gap >= margin for gap, margin in zip(gaps, margins, strict=True)):
-        assert moved == scene.window
-
-
-@settings(deadline=None)
-@given(st.floats(-50, 450), st.floats(-50, 450), SIDES, SIZES)
-def test_a_window_around_a_point_is_as_near_as_the_frame_lets_it_be(x, y, side, size):
-    window = tiling.around(x, y, side, size)
-    assert is_inside(window, size)
-    if window.width / 2 <= x <= size[1] - window.width / 2:
-        assert abs(window.x + window.width / 2 - x) <= 0.5
-
-
-def test_the_main_part_is_the_largest_piece():
-    mask = np.zeros((20, 30), bool)
-    assert tiling.main_part(mask) is None
-    mask[2:5, 3:9] = mask[10, 20:25] = True
-    assert tiling.main_part(mask) == (3, 2, 9, 5)
-
-
-# ---- the search, with a model that points at what is bright ---------------------------------------------------------
-
-
-@pytest.fixture
-def bright(tiny_model, monkeypatch):
-    """The tiny model, grounding every sentence on bright pixels. `seen` gathers (sentence, images that were shown)."""
-    seen = []
-
-    def ground(net, params, images, ids, mask):
-        small = np.stack([cv2.resize(image[..., 0], (16, 16), interpolation=cv2.INTER_AREA) for image in images])
-        logits = (small.astype(np.float32) - 100) / 10
-        coarse = 1 / (1 + np.exp(-logits))
-        seen.append((tuple(ids[0]), images))
-        return coarse.max((1, 2)) * (small > 100).any((1, 2)), coarse, logits
-
-    monkeypatch.setattr(tile_search, "_ground", ground)
-    return tiny_model, seen
-
-
-def lights(*corners: tuple[int, int], side: int = 12, size: tuple[int, int] = (480, 640)) -> np.ndarray:
-    """A dark frame with a bright square at each (x, y)."""
-    frame = np.full((*size, 3), 20, np.uint8)
-    for x, y in corners:
-        frame[y : y + side, x : x + side] = 255
-    return frame
-
-
-@pytest.mark.parametrize(("text", "corner"), [("the boat at the top-left", 0), ("the boat in the south-east", 1)])
-def test_the_place_in_the_sentence_chooses_among_equals(bright, text, corner):
-    model, seen = bright
-    corners = [(90, 70), (540, 400)]
-    found = tile_search.search(model, lights(*corners), text, 64)
-    x, y = corners[corner]
-    x0, y0, x1, y1 = found.window.box
-    assert (found.window.width, found.window.height) == (64, 64)
-    assert abs((x0 + x1) / 2 - x - 6) <= 4
-    assert abs((y0 + y1) / 2 - y - 6) <= 4
-    assert found.text == "the boat at the center"
-    assert {ids for ids, _ in seen} == {tuple(model.tokenizer.encode(["the boat"], 16)[0][0])}
-    # One ninth of the frame and its surroundings, not all of it.
-    tiles = sum(len(tiling.cover(side, (480, 640))) for side in (64, 128))
-    assert len(seen) * tile_search.BATCH < 0.6 * tiles
-    assert found.map.shape == (480, 640)
-    assert found.map[y + 6, x + 6] > 0.9
-
-
-def test_where_nothing_is_found_the_other_tiles_are_searched_too(bright):
-    model, _ = bright
-    found = tile_search.search(model, lights((540, 400)), "the boat at the top-left", 64)
-    assert found.window.x <= 540
-    assert found.window.box[2] >= 552
-
-
-def test_a_sentence_without_a_place_is_asked_as_it_is(bright):
-    model, seen = bright
-    found = tile_search.search(model, lights((300, 200)), "the boat", 64)
-    assert found.text == "the boat"
-    assert len({ids for ids, _ in seen}) == 1
-
-
-def test_a_target_at_the_frames_edge_is_placed_where_it_is_in_the_window(bright):
-    model, _ = bright
-    found = tile_search.search(model, lights((0, 0), side=10), "the boat at the top-left", 64)
-    assert found.window == Window(0, 0, 64, 64)
-    assert found.text == "the boat at the top-left"
-
-
-def test_a_target_larger_than_a_tile_gets_a_larger_window(bright):
-    model, _ = bright
-    found = tile_search.search(model, lights((200, 150), side=150), "the ship", 64)
-    assert found.window.width == 256
-    x0, y0, x1, y1 = found.window.box
-    assert x0 <= 200
-    assert y0 <= 150
-    assert x1 >= 350
-    assert y1 >= 350 - 50
-
-
-def test_an_empty_frame_gives_some_window_inside_it(bright):
-    model, _ = bright
-    assert is_inside(tile_search.search(model, lights(), "the ship at the bottom", 64).window, (480, 640))
-
-
-def test_the_real_grounding_gives_what_one_window_by_itself_gives(tiny_model):
-    frame = tiny.frames(1, (100, 130))[0]
-    windows = tiling.cover(64, (100, 130))
-    assert len(windows) == 6
-    together = list(tile_search.look(tiny_model, frame, windows, "a boat"))
-    for window, sight in zip(windows, together, strict=True):
-        alone = mqc_jax.Tracker(tiny_model, texts=["a boat"]).push(window.cut(frame))[0]
-        np.testing.assert_allclose(sight.coarse, alone.evidence["coarse"][0], atol=1e-5)
-        assert sight.window == window
-        assert 0 <= sight.score <= 1
-
-
-# ---- the tracker ----------------------------------------------------------------------------------------------------
 
 TEXTS = ["the yacht at the left", "a boat that overtakes the other"]
 SIZE = (100, 140)
@@ -326,28 +78,9 @@ def test_a_later_frame_changes_nothing_earlier(tiny_model, frames, results):
         assert_same(a, b)
 
 
-class Brightness:
-    """In `Tracker`'s place: a target is what is bright. Holds its first `lag` frames back, as a calibration does."""
-
-    lag = 0
-
-    def __init__(self, model, texts=None, masks=None):
-        self.held, self.given, self.num_targets = [], 0, len(texts or masks)
-
-    def push(self, frame):
-        self.held.append(frame)
-        return self.finish() if self.given or len(self.held) > self.lag else []
-
-    def finish(self):
-        held, self.held = self.held, []
-        return [self._result(frame) for frame in held]
-
-    def _result(self, frame):
-        mask = frame[None, ..., 0] > 100
-        self.given += 1
-        facts = np.array([mask.any()])
-        logits = np.zeros((1, 16, 16), np.float32)
-        return FrameResult(self.given - 1, mask, logits, facts.astype(np.float32), {}, {}, np.zeros(1, int), facts)
+@pytest.fixture
+def bright(tiny_model, monkeypatch):
+    return tiny_model, bright_model.ground_on_brightness(monkeypatch)
 
 
 @pytest.mark.parametrize("lag", [0, 6])
@@ -396,7 +129,8 @@ def test_targets_that_settle_at_different_times_come_together_and_in_order(brigh
     assert counts == [0, 0, 0, 0, 0, 6, 1, 1]
 
 
-def test_calibration_works_in_the_window(tiny_model):
+def calibrated_scene(tiny_model):
+    """A model that calibrates, frames in which a square moves, and masks of the square and of a part of the ground."""
     rng = np.random.default_rng(3)
     ground, square = rng.integers(60, 110, (*SIZE, 3), np.uint8), rng.integers(130, 250, (14, 14, 3), np.uint8)
     video = []
@@ -408,6 +142,11 @@ def test_calibration_works_in_the_window(tiny_model):
     masks[1, 80:90, 5:15] = True  # parked
     windows = {"n_start": 2, "n_step": 2, "n_max": 6, "evidence": "background", "remove_background": False}
     model = tiny_model.replace(calibration="tmcc", tmcc=windows)
+    return model, video, masks
+
+
+def test_calibration_works_in_the_window(tiny_model):
+    model, video, masks = calibrated_scene(tiny_model)
     session = TiledTracker(model, masks=masks)
     counts = [len(session.push(frame)) for frame in video]
     assert counts == [0] * 6 + [7, 1, 1]
@@ -419,6 +158,59 @@ def test_calibration_works_in_the_window(tiny_model):
     alone = mqc_jax.Tracker(model, masks=masks[:1, y0:y1, x0:x1])
     own = run(alone, [frame[y0:y1, x0:x1] for frame in video[:3]])[0]
     np.testing.assert_array_equal(first.masks[0, y0:y1, x0:x1], own.masks[0])
+
+
+@pytest.mark.parametrize("size", [SIZE, (60, 64)])
+def test_a_stream_continues_bit_for_bit(tiny_model, tmp_path, size):
+    video = tiny.frames(5, size)
+    whole = run(TiledTracker(tiny_model, texts=TEXTS), video)
+    session = TiledTracker(tiny_model, texts=TEXTS)
+    with pytest.raises(UserError, match="no frame has been pushed"):
+        session.save(tmp_path / "stream")
+    for frame in video[:2]:
+        session.push(frame)
+    session.save(tmp_path / "stream")
+    again = TiledTracker.restore(tiny_model, tmp_path / "stream")
+    assert (again.num_targets, again.frame_index, again.windows) == (2, 1, session.windows)
+    for a, b in zip(run(again, video[2:]), whole[2:], strict=True):
+        assert_same(a, b)
+
+
+def test_a_stream_continues_inside_its_calibration(tiny_model, tmp_path):
+    """One target's first frames are settled and wait for the other's."""
+    model, video, masks = calibrated_scene(tiny_model)
+    whole = run(TiledTracker(model, masks=masks), video)
+    session = TiledTracker(model, masks=masks)
+    for frame in video[:4]:
+        assert session.push(frame) == []
+    assert [len(view.results) for view in session._views] == [4, 0]
+    session.save(tmp_path / "stream")
+    again = TiledTracker.restore(model, tmp_path / "stream")
+    for a, b in zip(run(again, video[4:]), whole, strict=True):
+        assert_same(a, b)
+
+
+def test_what_is_no_tiled_stream_is_refused(tiny_model, tmp_path):
+    path = tmp_path / "stream"
+    with pytest.raises(UserError, match="does not exist"):
+        TiledTracker.restore(tiny_model, path)
+    path.write_bytes(b"garbage")
+    with pytest.raises(UserError, match=r"not a stream state written by TiledTracker\.save"):
+        TiledTracker.restore(tiny_model, path)
+    plain = mqc_jax.Tracker(tiny_model, texts=TEXTS)
+    plain.push(tiny.frames(1)[0])
+    plain.save(path)
+    with pytest.raises(UserError, match=r"not a stream state written by TiledTracker\.save"):
+        TiledTracker.restore(tiny_model, path)
+    session = TiledTracker(tiny_model, texts=TEXTS)
+    session.push(tiny.frames(1, SIZE)[0])
+    session.save(path)
+    with np.load(path) as stored:
+        arrays = {name: stored[name] for name in stored.files if name != "tracker1"}
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+    with pytest.raises(UserError, match="is damaged"):
+        TiledTracker.restore(tiny_model, path)
 
 
 def test_given_masks_choose_windows_twice_as_long_as_the_target(tiny_model):

@@ -1,0 +1,54 @@
+"""A model that points at what is bright, for tests of where it is made to look."""
+
+import cv2
+import numpy as np
+
+from mqc_jax import tile_search
+from mqc_jax.results import FrameResult
+
+
+def ground_on_brightness(monkeypatch) -> list:
+    """Has the search ground every sentence on bright pixels; returns what gathers (token ids, images) of each batch."""
+    seen = []
+
+    def ground(net, params, images, ids, mask):
+        small = np.stack([cv2.resize(image[..., 0], (16, 16), interpolation=cv2.INTER_AREA) for image in images])
+        logits = (small.astype(np.float32) - 100) / 10
+        coarse = 1 / (1 + np.exp(-logits))
+        seen.append((tuple(ids[0]), images))
+        return coarse.max((1, 2)) * (small > 100).any((1, 2)), coarse, logits
+
+    monkeypatch.setattr(tile_search, "_ground", ground)
+    return seen
+
+
+def lights(*corners: tuple[int, int], side: int = 12, size: tuple[int, int] = (480, 640)) -> np.ndarray:
+    """A dark frame with a bright square at each (x, y)."""
+    frame = np.full((*size, 3), 20, np.uint8)
+    for x, y in corners:
+        frame[y : y + side, x : x + side] = 255
+    return frame
+
+
+class Brightness:
+    """In `Tracker`'s place: a target is what is bright. Holds its first `lag` frames back, as a calibration does."""
+
+    lag = 0
+
+    def __init__(self, model, texts=None, masks=None):
+        self.held, self.given, self.num_targets = [], 0, len(texts or masks)
+
+    def push(self, frame):
+        self.held.append(frame)
+        return self.finish() if self.given or len(self.held) > self.lag else []
+
+    def finish(self):
+        held, self.held = self.held, []
+        return [self._result(frame) for frame in held]
+
+    def _result(self, frame):
+        mask = frame[None, ..., 0] > 100
+        self.given += 1
+        facts = np.array([mask.any()])
+        logits = np.zeros((1, 16, 16), np.float32)
+        return FrameResult(self.given - 1, mask, logits, facts.astype(np.float32), {}, {}, np.zeros(1, int), facts)
