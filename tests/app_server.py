@@ -54,7 +54,7 @@ class ColourEngine:
             if "defect" in text:
                 raise ZeroDivisionError("as asked for")
             if not set(COLOURS) & set(text.split()):
-                raise UserError(f"the sentence {text!r} names no colour; say red, green or blue")
+                raise UserError(f"the sentence {text!r} names no colour; say red, green, blue or white")
         return (Deciding if settings.memory == "dami" else ColourTracker)(texts, pause=self._pause)
 
     def facts(self, settings):
@@ -62,6 +62,7 @@ class ColourEngine:
 
 
 if __name__ == "__main__":
+    COLOURS["white"] = (255, 255, 255)  # what is bright in the examples
     work, port, pause, *fields = sys.argv[1:]
     limits = Limits(**{name: int(value) for name, value in (field.split("=") for field in fields)})
     serve(ColourEngine(float(pause)), WorkFolder(work), limits, listen("127.0.0.1", int(port)))

@@ -222,6 +222,27 @@ def overlap(png: bytes, colour: str, frame: int, scale: int = 4) -> float:
 
 
 @needs_browser
+def test_example_sentence_masks_report(server, visit):
+    page = visit(server)
+    page.click("text=Harbour")
+    page.wait_for_function("document.querySelector('#sentence textarea').value.includes('yacht')")
+    says(page, "Ready")
+    say(page, "the white things")
+    page.click("#start")
+    page.wait_for_selector("#stage img[src*='live.jpg']")
+    says(page, "Stopped after 30 frames, the limit here")
+    files = everything(page)
+    frame = cv2.imread(str(server.work / "examples" / "harbour" / "frames" / "00007.jpg"))
+    truth = frame.min(-1) > 165
+    assert 100 < truth.sum() < truth.size / 2
+    assert np.array_equal(cv2.imdecode(np.frombuffer(files["masks/00/00007.png"], np.uint8), 0) > 0, truth)
+    name, report = take(page, "Download the report")
+    assert name == "mqc_jax-report.html"
+    assert report.startswith(b"<!doctype html>")
+    assert "the white things" in report.decode()
+
+
+@needs_browser
 def test_an_upload_becomes_masks_and_a_report(server, visit, tmp_path):
     page = visit(server)
     start(page, film(tmp_path / "my film.mp4"), "the red box", "the green <i>box</i> green")
@@ -310,7 +331,7 @@ def test_mistakes_are_told_in_a_sentence(server, visit, tmp_path):
     page.click("#start")  # there is no clip now
     says(page, "Choose a clip, or send a video of your own")
     start(page, film(tmp_path / "../..<b>x<b>.mp4".replace("/", "_"), 4), "the purple box")
-    assert "names no colour; say red, green or blue" in says(page, "names no colour")
+    assert "names no colour; say red, green, blue or white" in says(page, "names no colour")
     assert page.locator("#status b").count() == 0
     page.click("text=Harbour")
     says(page, "Ready")
@@ -382,7 +403,7 @@ def test_closing_the_page_stops_its_job(server, visit, tmp_path):
 
 
 @needs_browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_nothing_is_wider_than_a_phone_and_text_can_be_read(server, visit, tmp_path, scheme):
     page = visit(server, PHONE, color_scheme=scheme)
     wide = "document.documentElement.scrollWidth"
@@ -459,7 +480,7 @@ def test_a_killed_process_leaves_only_what_was_finished(visit, tmp_path):
     start(page, film(tmp_path / "a.mp4", 3), "the red box")
     says(page, "Done")
     (finished,) = server.work.glob("jobs/*")
-    start(page, film(tmp_path / "b.mp4", 200), "the green box")
+    start(page, film(tmp_path / "b.mp4", 80), "the green box")
     page.wait_for_selector("#stage img[src*='live.jpg']")
     other = visit(server)
     send(other, film(tmp_path / "c.mp4", 3))  # sent and not started
@@ -484,11 +505,12 @@ def test_a_killed_process_leaves_only_what_was_finished(visit, tmp_path):
     assert not [path for path in (*(tmp_path / "home").rglob("*"), *(tmp_path / "tmp").rglob("*")) if path.is_file()]
 
 
+@pytest.mark.slow
 @needs_browser
 def test_ending_in_the_middle_of_a_job_leaves_nothing(visit, tmp_path):
     server = colours(tmp_path, 0.1)
     page = visit(server)
-    start(page, film(tmp_path / "b.mp4", 200), "the green box")
+    start(page, film(tmp_path / "b.mp4", 80), "the green box")
     page.wait_for_selector("#stage img[src*='live.jpg']")
     assert server.end(signal.SIGINT) in (0, -signal.SIGINT)
     assert {name.split("/")[0] for name in server.left()} <= {"examples", "mqc_jax_app.lock"}
@@ -502,18 +524,24 @@ def refused(*arguments: object) -> str:
     return done.stderr
 
 
-def test_the_command_refuses_in_one_sentence(tmp_path):
+def test_the_command_refuses_in_one_sentence():
     with socket.create_server(("127.0.0.1", 0)) as door:
         port = door.getsockname()[1]
         assert f"cannot listen at 127.0.0.1:{port}" in refused("--port", port)
-    assert "does not exist" in refused("--port", _free_port(), "--checkpoint", tmp_path / "no")
     assert "unexpected argument 'stray'" in refused("stray")
-    assert "jobs" in refused("--jobs", 0)
+
+
+@pytest.mark.slow
+def test_the_command_refuses_a_checkpoint_and_a_folder(tmp_path):
+    assert "does not exist" in refused("--port", _free_port(), "--checkpoint", tmp_path / "no")
+    (tmp_path / "letters.txt").write_text("mine")
+    assert "already holds 'letters.txt'" in refused("--port", _free_port(), "--work_dir", tmp_path)
 
 
 # ---- the checkpoint that ships --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_browser
 def test_example_sentence_masks_report_with_the_shipped_checkpoint(visit, tmp_path):
     server = Server(tmp_path, "-m", "mqc_jax.app", "--port", "PORT", "--work_dir", "WORK", "--max_frames", "24")

@@ -19,9 +19,7 @@ from absl import flags
 
 from mqc_jax.errors import UserError, run
 
-_OUTPUT = flags.DEFINE_string(
-    "output", "docs/images", "Folder for app_desk, _running, _phone and _memory.png."
-)
+_OUTPUT = flags.DEFINE_string("output", "docs/images", "Folder for app_desk, _running, _phone and _memory.png.")
 _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
@@ -54,7 +52,8 @@ def _shoot(url: str, folder: Path) -> None:
 
         def follow(page) -> None:
             page.click("#start")
-            page.wait_for_selector("#stage video")
+            page.wait_for_selector("#stop:enabled")
+            page.wait_for_selector("#stop:disabled")
             page.wait_for_function("document.querySelector('#stage video').readyState >= 2")
             page.locator("#stage input[type=range]").fill("20")
             page.wait_for_timeout(700)
@@ -65,7 +64,9 @@ def _shoot(url: str, folder: Path) -> None:
             # 256 colours are enough for a picture of a page, and a third of the bytes.
             from PIL import Image
 
-            Image.open(place).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(place, optimize=True)
+            picture = Image.open(place).convert("RGB")
+            few = picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+            few.save(place, optimize=True)
 
         page = visit(1280, 900)
         follow(page)
@@ -79,8 +80,8 @@ def _shoot(url: str, folder: Path) -> None:
         follow(page)
         keep(page, "app_phone.png", full_page=True)
         page = visit(1280, 860, "dark")
-        page.click("text=Railway")
-        page.wait_for_function("document.querySelector('#sentence textarea').value.includes('train')")
+        page.click("text=Harbour")
+        page.wait_for_function("document.querySelector('#sentence textarea').value.includes('yacht')")
         page.click("#start")
         page.wait_for_function("document.querySelector('#stage img')?.src.includes('live.jpg')")
         page.wait_for_timeout(500)

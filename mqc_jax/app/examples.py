@@ -24,7 +24,7 @@ class Example(NamedTuple):
 EXAMPLES = {
     "airport": Example("Airport", 14, 0),
     "harbour": Example("Harbour", 0, 3),
-    "railway": Example("Railway", 10, 4),
+    "runway": Example("Runway", 29, 0),
 }
 _GUARD = threading.Lock()
 
