@@ -222,17 +222,21 @@ def trust(before: jax.Array, after: jax.Array, displacement: jax.Array) -> jax.A
     return jnp.maximum(least, 0) / (changed + 1)
 
 
+def _middles(height: int, width: int, stride: int) -> np.ndarray:
+    """The middles (x, y) of a grid's cells, float32 [P, 2]."""
+    rows, columns = (np.arange(min(stride // 2, (size - 1) // 2), size, stride) for size in (height, width))
+    return np.stack(np.meshgrid(columns, rows), -1).reshape(-1, 2).astype(np.float32)
+
+
 def _chosen(displacement: jax.Array, frames: jax.Array | None, stride: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """One point for each cell of a grid: its (x, y) float32 [T, P, 2], its displacement [T, P, 2], its trust [T, P].
 
     Without frames it is a cell's middle, and all are trusted alike.
     """
-    steps, height, width, _ = displacement.shape
     if frames is None:
-        rows, columns = (np.arange(min(stride // 2, (size - 1) // 2), size, stride) for size in (height, width))
-        x, y = np.meshgrid(columns, rows)
-        places = np.stack([x, y], -1).reshape(-1, 2).astype(np.float32)
-        field = displacement[:, rows][:, :, columns].reshape(steps, -1, 2)
+        places = _middles(*displacement.shape[1:3], stride)
+        column, row = places.astype(int).T
+        field = displacement[:, row, column]
         return jnp.broadcast_to(places, field.shape), field, jnp.ones(field.shape[:2])
 
     def best(pair):
@@ -282,9 +286,8 @@ def dominant_motion(
 
     places, field, believed = _chosen(displacement.astype(jnp.float32), frames, stride)
     # Triples of cells, of which some lie far apart whatever points the cells choose.
-    if frames is None:
-        spread = np.asarray(places[0])
-    else:
+    spread = _middles(height, width, stride)
+    if frames is not None:
         side = max(stride // SPACING, 1) * SPACING
         down, across = (max((size // 2 + 1) // 2 // (side // SPACING), 1) for size in (height, width))
         x, y = np.meshgrid(np.arange(across), np.arange(down))

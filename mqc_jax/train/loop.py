@@ -91,6 +91,10 @@ def train(config: Config, workdir: str) -> TrainState:
         # compiled again for minutes, and free to round differently.
         state = folder.restore(state, shardings) or sharding.place(state, shardings)
         state = _run(config, net, tx, state, mesh, dataset, held_out, folder)
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() > 1:
+            sharding.give_up(error)
+        raise
     finally:
         folder.close()
     return state
@@ -108,11 +112,12 @@ def _run(
 ) -> TrainState:
     whole = sharding.replicated(mesh)
     shardings = sharding.of_state(mesh, state, config.sharding.smallest)
-    update = jax.jit(functools.partial(train_step, net, tx, config), donate_argnums=0, out_shardings=(shardings, whole))
+    step_in_place = functools.partial(train_step, net, tx, config)
+    update = sharding.Program("step", jax.jit(step_in_place, donate_argnums=0, out_shardings=(shardings, whole)))
     # Parameters do not depend on the frames' size: crops may be learned from and whole frames judged.
     judged = MQCSAM(dataclasses.replace(config.model, image_size=_held_out_size(config)), net.dtype)
-    overlaps = jax.jit(functools.partial(_overlaps, judged), out_shardings=whole)
-    first_clip = jax.jit(functools.partial(_first_clip, net), out_shardings=whole)
+    overlaps = sharding.Program("held-out", jax.jit(functools.partial(_overlaps, judged), out_shardings=whole))
+    first_clip = sharding.Program("picture", jax.jit(functools.partial(_first_clip, net), out_shardings=whole))
     start = int(state.step)
     folder.open_log(start)
     rate = optim.schedule(config.optim, config.steps)

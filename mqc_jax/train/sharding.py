@@ -5,16 +5,22 @@ The mesh has two axes. A batch is spread over both; parameters and optimizer sta
 that, so nothing in the model or the step knows of devices.
 """
 
-from typing import Any
+import os
+import sys
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from orbax.checkpoint import multihost
 
 from mqc_jax.config import Config
 from mqc_jax.errors import UserError
 
 AXES = ("data", "fsdp")
+
+COMPILING = 3600
+"""Seconds that a process waits for the slowest one to compile."""
 
 
 def make_mesh(config: Config) -> Mesh:
@@ -86,3 +92,34 @@ def place_batch(mesh: Mesh, rows: Any) -> Any:
 def shard_of_process() -> tuple[int, int]:
     """(index, count), as `data.clips.batches` takes it."""
     return jax.process_index(), jax.process_count()
+
+
+class Program:
+    """A jitted function that every process has compiled before any of them runs it, always on the same shapes.
+
+    Inside a running program a process waits for another's share for half a minute at most (Gloo's limit on a CPU), and
+    one process may well compile for longer than the others.
+    """
+
+    def __init__(self, name: str, jitted: Any):
+        self._name, self._jitted, self._compiled = name, jitted, None
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self._compiled is None:
+            self._compiled = self._jitted.lower(*arguments).compile()
+            if jax.process_count() > 1:
+                everyone = set(range(jax.process_count()))
+                multihost.sync_global_processes(f"mqc_jax: {self._name}", timeout=COMPILING, processes=everyone)
+        return self._compiled(*arguments)
+
+
+def give_up(error: Exception) -> NoReturn:
+    """Ends this one of several processes at once, with a sentence: an orderly end would wait for the others."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    print(
+        f"error: one of the {jax.process_count()} processes was lost, or their common step failed ({reason}); start "
+        "the same command again on all hosts: the run goes on from its last checkpoint",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
