@@ -1,6 +1,8 @@
 """The Gradio page: what is on it, and what happens when somebody touches it."""
 
 import asyncio
+import html
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,6 +20,9 @@ ASSETS = Path(__file__).parents[1] / "assets" / "app"
 _LOOK_SECONDS = 0.15
 _CALIBRATIONS = {"none": "Off", "tmcc": "Motion checks the first mask (TMCC)"}
 _MEMORIES = {"sam2": "The last frames (SAM2)", "dami": "Chosen frames, with reasons (DAMI)"}
+
+_RECEIVING = f"""() => ["", {json.dumps(pieces.status("Receiving the video …", "busy", done=0))}, "", null,
+  {{ __type__: "update", interactive: false }}]"""
 
 
 class Page:
@@ -91,7 +96,10 @@ class Page:
             self.choose, [self._example, self._text], [*shown, self._text], **options
         )
         self._example.input(self.choose, [self._example, self._text], [*shown, self._text], **options)
-        self._box.sending(self.sending, None, [*shown, self._example, self._start], **options)
+        # In the browser: an answer of the server's could come after the one to `sent`, and undo it.
+        self._box.sending(
+            None, None, [self._stage, self._status, self._results, self._example, self._start], js=_RECEIVING
+        )
         self._box.sent(self.sent, None, [*shown, self._start], **options)
         self._start.click(
             self.run,
@@ -99,7 +107,7 @@ class Page:
             [*shown, self._example, self._start, self._stop],
             **options,
         )
-        self._stop.click(self.stop, None, [self._status, self._stop], **options)
+        self._stop.click(self.stop, None, None, **options)
         self.blocks.unload(self.leave)
 
     def _allowed(self) -> str:
@@ -122,11 +130,6 @@ class Page:
         stage = pieces.first_frame(f"examples/{key}/first.jpg", caption)
         return clip, stage, ready, "", self._allowed(), about
 
-    async def sending(self) -> tuple:
-        """A video is on its way."""
-        receiving = pieces.status("Receiving the video …", "busy", done=0)
-        return None, "", receiving, "", gr.skip(), gr.update(value=None), gr.update(interactive=False)
-
     async def sent(self, answer: gr.EventData) -> tuple:
         """A video has arrived, or not: `answer` holds a token or an error."""
         start = gr.update(interactive=True)
@@ -140,7 +143,7 @@ class Page:
         caption = f"{clip.name}, {clip.sentence(self._limits)}"
         stage = pieces.first_frame(f"uploads/{clip.token}/first.jpg", caption)
         ready = pieces.status("The video is here. Say what to follow in it, and press Start.")
-        return clip, stage, ready, "", pieces.html.escape(caption), start
+        return clip, stage, ready, "", html.escape(caption), start
 
     # ---- a job ----------------------------------------------------------------------------------------------------
 
@@ -149,8 +152,8 @@ class Page:
     ) -> AsyncIterator[tuple]:
         """Start was pressed: the job from its place in line to its results."""
         same, owner = gr.skip(), request.session_hash or ""
-        again = (gr.update(interactive=True), gr.update(interactive=False))
-        busy = (gr.update(interactive=False), gr.update(interactive=True))
+        on, off = gr.update(interactive=True), gr.update(interactive=False)
+        busy, again = (off, off, on), (on, on, off)  # the clips, Start, Stop
         try:
             if clip is None:
                 raise UserError("choose a clip, or send a video of your own")
@@ -158,7 +161,7 @@ class Page:
             job = Job(clip, texts, Settings(calibration, memory), self._limits, owner)
             self._queue.submit(job)
         except UserError as error:
-            yield (same, same, pieces.status(sentence(error), "bad"), same, same, same, *again)
+            yield (same, same, pieces.status(sentence(error), "bad"), same, same, *again)
             return
         try:
             seen, before = -1, None
@@ -168,7 +171,7 @@ class Page:
                 line = pieces.progress(job, self._queue.ahead(job))
                 if stage is not same or line != before:
                     results = "" if before is None else same
-                    yield (same, stage, line, results, same, same, *busy)
+                    yield (same, stage, line, results, same, *busy)
                 seen, before = job.frames, line
                 await asyncio.sleep(_LOOK_SECONDS)
         finally:
@@ -183,15 +186,14 @@ class Page:
                 pieces.film(job),
                 pieces.results(job),
             )
-            yield (used[0], stage, line, results, used[1], same, *again)
+            yield (used[0], stage, line, results, used[1], *again)
         else:
-            yield (used[0], same, pieces.status(sentence(UserError(job.error)), "bad"), "", used[1], same, *again)
+            yield (used[0], same, pieces.status(sentence(UserError(job.error)), "bad"), "", used[1], *again)
 
-    def stop(self, request: gr.Request) -> tuple:
-        """Stop was pressed."""
-        # Not the job's token in a gr.State: what a running generator puts there is not seen before it ends.
+    def stop(self, request: gr.Request) -> None:
+        """Stop was pressed; what comes of it is told by `run`."""
+        # Not by the job's token in a gr.State: what a running generator puts there is not seen before it ends.
         self._queue.stop_of(request.session_hash or "")
-        return pieces.status("Stopping after this frame …", "busy"), gr.update(interactive=False)
 
     def leave(self, request: gr.Request) -> None:
         """The browser is gone."""

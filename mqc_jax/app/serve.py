@@ -1,6 +1,8 @@
 """Putting the app together and serving it until somebody ends it."""
 
+import asyncio
 import contextlib
+import logging
 import os
 import socket
 import threading
@@ -101,4 +103,10 @@ def serve(engine: Engine, work: WorkFolder, limits: Limits, door: socket.socket,
     print(f"open http://{f'[{host}]' if ':' in host else host}:{port}/ (Ctrl-C ends it)", flush=True)
     # Browsers hold a connection open for as long as the page is; waiting for them would be waiting for ever.
     config = uvicorn.Config(app, log_level="warning", root_path=root_path, timeout_graceful_shutdown=1)
+    logging.getLogger("uvicorn.error").addFilter(_tells_something)
     uvicorn.Server(config).run(sockets=[door])
+
+
+def _tells_something(record: logging.LogRecord) -> bool:
+    """False for the traceback of a connection that was cut off because the server ends."""
+    return not (record.exc_info and record.exc_info[0] is asyncio.CancelledError)

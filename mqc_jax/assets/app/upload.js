@@ -6,6 +6,11 @@ input.accept = 'video/*,.mp4,.m4v,.mov,.mkv,.webm,.avi,.mpg,.mpeg,.ts,.ogv,.gif'
 
 function send(file) {
   if (!file || input.disabled) return;
+  if (!document.querySelector('#stop').disabled) {
+    input.value = '';
+    note.textContent = 'A job is running; wait for its end, or stop it first.';
+    return;
+  }
   if (file.size > props.megabytes * 1e6) {
     // The server would refuse it too, but by closing the connection in the middle.
     input.value = '';
