@@ -26,6 +26,8 @@ _COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0;
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.", lower_bound=1)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this one, from 0.", lower_bound=0)
 
+_TOPOLOGY = flags.DEFINE_string("topology", "", "With --config.dry_run: for TPUs that are not here, e.g. v5p:2x2x2.")
+
 _PEER_TIMEOUT = 30
 """Seconds without a sign of life from another process after which this one gives up."""
 
@@ -80,11 +82,13 @@ def main(argv: list[str]) -> None:
     config = parse(_CONFIG.value)
     if not _WORKDIR.value and not config.dry_run:
         raise UserError("--workdir is missing; give the folder of this run")
+    if _TOPOLOGY.value and not config.dry_run:
+        raise UserError(f"--topology={_TOPOLOGY.value} is for a dry run; add --config.dry_run, or leave it out")
     _join()
     from mqc_jax.train import loop  # after the flags are checked: importing JAX takes seconds
 
     if config.dry_run:
-        print(loop.dry_run(config))
+        print(loop.dry_run(config, _TOPOLOGY.value))
     else:
         loop.train(config, _WORKDIR.value)
 

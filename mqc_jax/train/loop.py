@@ -249,13 +249,14 @@ def _picture(frames: np.ndarray, truth: np.ndarray, logits: np.ndarray) -> np.nd
     return np.vstack(rows)
 
 
-def dry_run(config: Config) -> str:
+def dry_run(config: Config, topology: str = "") -> str:
     """What a run would be, as text, without running it: parameters by module, layout, memory of each device.
 
-    The memory is XLA's own account of the compiled step for the devices that are there; simulated ones will do
-    (XLA_FLAGS=--xla_force_host_platform_device_count=8).
+    The memory is XLA's own account of the compiled step. It is made for the devices that are there; simulated ones will
+    do (XLA_FLAGS=--xla_force_host_platform_device_count=8), though XLA computes bfloat16 as float32 on a CPU; or, with
+    `topology`, for TPUs that are not there (`sharding.imagined`).
     """
-    mesh = sharding.make_mesh(config)
+    mesh = sharding.make_mesh(config, sharding.imagined(topology) if topology else None)
     net = functional.build(config.model, config.dtype)
     shapes = functional.shapes(net)
     factors = optim.multipliers(config.optim, shapes)
@@ -286,14 +287,15 @@ def dry_run(config: Config) -> str:
     )
     lay = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)  # noqa: E731
     batch = jax.tree.map(lambda x: lay(x, sharding.over_batch(mesh)), batch_shapes(config))
-    # Memory is laid out before machine code is optimised, so that the latter would only cost time.
-    fast = {"xla_backend_optimization_level": 0}
+    platform = mesh.devices.flat[0].platform
+    # On a CPU memory is laid out before machine code is optimised, so that the latter would only cost time.
+    fast = {"xla_backend_optimization_level": 0} if platform == "cpu" else None
     lowered = step.lower(jax.tree.map(lay, state, shardings), batch)
     memory = lowered.compile(compiler_options=fast).memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     lines.append(
-        f"memory of each device (XLA's account for {jax.devices()[0].platform}): state and batch "
-        f"{held / 2**30:.2f} GiB, work space {memory.temp_size_in_bytes / 2**30:.2f} GiB"
+        f"memory of each device (XLA's account for {topology or platform}): state and batch {held / 2**30:.2f} GiB, "
+        f"work space {memory.temp_size_in_bytes / 2**30:.2f} GiB"
     )
     return "\n".join(lines)
 
