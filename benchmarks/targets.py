@@ -83,10 +83,11 @@ def main(argv: list[str]) -> None:
             seconds[name].append(timed(session.push, frame))
     device = jax.devices()[0].device_kind
     print(f"{platform.machine()}, {device}, jax {jax.__version__}; {model.path} at {model.config.image_size} px")
-    median = {name: float(np.median(times[1:])) for name, times in seconds.items()}
-    for name, value in median.items():
-        spread = f"{min(seconds[name][1:]):.3f} to {max(seconds[name][1:]):.3f}"
-        print(f"{name:>28} {value:8.3f} s ({spread})  {value / median['1 target']:5.2f}x one target")
+    print(f"{'':>28} {'median':>8} {'ratio':>6} {'fastest':>9} {'ratio':>6}")
+    rows = {name: (float(np.median(times[1:])), min(times[1:])) for name, times in seconds.items()}
+    typical, fastest = rows["1 target"]
+    for name, (middle, least) in rows.items():
+        print(f"{name:>28} {middle:>6.2f} s {middle / typical:>5.2f}x {least:>7.2f} s {least / fastest:>5.2f}x")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")
 
 

@@ -20,9 +20,9 @@ from mqc_jax.models.memory_bank import MemoryBank
 from mqc_jax.models.mqc_sam import MQCSAM, Features, Output
 
 LARGEST = {"cpu": 1, "default": 16}
-"""Most targets of one group, by platform. On a CPU eight targets of Hiera-L are 1.6 times faster one after another than
-in one batch, whose intermediate results do not fit the cache (`benchmarks/targets.py`), and one program serves any
-number of them. Accelerators want few large operations."""
+"""Most targets of one group, by platform. On a CPU a batch of Hiera-L's targets is slower than one after another
+(`benchmarks/targets.py`), and groups of one let one program serve any number of targets, to the same bits. Accelerators
+want few large operations."""
 
 
 @dataclasses.dataclass(frozen=True)

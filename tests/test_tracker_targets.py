@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -503,3 +504,15 @@ def test_whatever_happens_each_target_gets_what_its_own_tracker_gives(dami, vide
     for out in given:
         for target in out.targets:
             check_equal(out, expected[target][out.frame_index - start[target]], target)
+
+
+def test_what_the_page_on_streams_shows_runs(tiny_model, tmp_path, monkeypatch, capsys):
+    page = (tiny.ROOT / "docs" / "streaming.md").read_text()
+    first, second = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.setattr(mqc_jax, "load", lambda: tiny_model, raising=False)
+    monkeypatch.chdir(tmp_path)
+    names = {"frames": tiny.frames(14, (40, 60))}
+    exec(first, names)
+    assert capsys.readouterr().out.splitlines()[0] == "0 [0] (1, 40, 60)"
+    exec(second, names)
+    assert capsys.readouterr().out.splitlines() == ["12 [0 1]", "13 [0 1]"]
