@@ -182,3 +182,12 @@ def test_the_longest_axis_that_divides_is_spread_and_small_arrays_are_not():
 def test_config_fields_are_checked():
     with pytest.raises(UserError, match="accumulate=3 does not divide"):
         parse({**to_dict(Config()), "accumulate": 3})
+
+
+def test_devices_that_cannot_be_compiled_for_are_refused(monkeypatch):
+    def missing(**_):
+        raise RuntimeError("no such plugin\nand more")
+
+    monkeypatch.setattr(sharding.topologies, "get_topology_desc", missing)
+    with pytest.raises(UserError, match=r"v5p:2x2x2' cannot be compiled for \(no such plugin\).*mqc_jax\[tpu\]"):
+        sharding.imagined("v5p:2x2x2")
