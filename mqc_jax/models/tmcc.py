@@ -152,13 +152,19 @@ def motion_maps(displacement: jax.Array, frames: jax.Array | None, config: Calib
     if config.remove_background:
         displacement, frames, seen = _steady(displacement, frames)
     speed = jnp.sqrt(displacement[..., 0] ** 2 + displacement[..., 1] ** 2)
-    maps = []
-    for n in windows:
-        looked_at = frames if frames is None or config.evidence == "vacated" else frames[: n + 1]
-        shown = motion_evidence(displacement[:n], looked_at, config)
-        if seen is not None:
-            shown = shown & seen[:n] & seen[1 : n + 1]
-        maps.append((speed[:n] * shown).mean(0))
+    maps, total, shown = [], jnp.zeros(speed.shape[1:]), None
+    for t in range(windows[-1]):
+        # Only the background's evidence depends on the window; the others' sums go on from window to window.
+        if config.evidence == "background" or shown is None:
+            n = next(n for n in windows if n > t) if config.evidence == "background" else windows[-1]
+            if shown is None or len(shown) != n:
+                shown = motion_evidence(displacement[:n], None if frames is None else frames[: n + 1], config)
+                if seen is not None:
+                    shown = shown & seen[:n] & seen[1 : n + 1]
+                total = (speed[:t] * shown[:t]).sum(0)
+        total = total + speed[t] * shown[t]
+        if t + 1 in windows:
+            maps.append(total / (t + 1))
     maps = jnp.stack(maps)
     if config.evidence != "vacated":
         return MotionMaps(maps, maps)
