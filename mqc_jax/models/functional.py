@@ -1,8 +1,9 @@
 """The model as pure functions over explicit parameters and an explicit state.
 
     net = functional.build(config)
-    bank, output = functional.start(net, params, image, input_ids, mask)
-    bank, output = functional.step(net, params, bank, image)
+    features = functional.encode_frame(net, params, image)
+    bank, output = functional.start(net, params, features, functional.encode_text(net, params, input_ids, mask))
+    bank, output = functional.step(net, params, bank, functional.encode_frame(net, params, next_image))
 
 Each is `jax.jit`-able with `net` static, exports, vmaps and differentiates. Training scans the same `step`.
 """
