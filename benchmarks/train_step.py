@@ -35,6 +35,7 @@ from mqc_jax.errors import run
 from mqc_jax.models import functional
 from mqc_jax.train import optim
 from mqc_jax.train.loop import batch_shapes
+from mqc_jax.train.sharding import Program
 from mqc_jax.train.step import TrainState, clip_loss, forward, train_step
 
 _CONFIG = flags.DEFINE_string("config", "configs/synth_small.py", "The config whose model is measured.")
@@ -206,7 +207,7 @@ def main(_: list[str]) -> None:
             seconds[name].append(timed(programs[name], *arguments))
     del grads, opt_state, programs
 
-    update = jax.jit(functools.partial(train_step, net, tx, config), donate_argnums=0)
+    update = Program("step", jax.jit(functools.partial(train_step, net, tx, config), donate_argnums=0))
     state = TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
     often = {name: times for name, (times, _, _) in pieces.items()}
     del pieces
