@@ -322,14 +322,24 @@ def bring_weights(place: Path) -> None:
 
     import test_convert_sam2 as sam2
     import torch
-    from test_convert_bert import encoder_state, write_folder
+    import transformers
 
     from mqc_jax import convert_sam2
+    from mqc_jax.text import Tokenizer
 
     torch.save({"model": sam2.oracle(sam2.CONFIG).state_dict()}, place / "official.pt")
     read = convert_sam2.convert_sam2(place / "official.pt", {"mini": dataclasses.asdict(sam2.CONFIG.hiera)})
     convert_sam2.torch_model(sam2.CONFIG, read.params).save_pretrained(place / "sam2.1-hiera-tiny")
-    write_folder(place / "bert-base-uncased", encoder_state())
+    tokenizer = Tokenizer.default()
+    bert = transformers.BertConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
+    transformers.BertModel(bert).save_pretrained(place / "bert-base-uncased")
+    tokenizer.save(place / "bert-base-uncased")
 
 
 def test_the_tutorial_has_code_that_is_run():

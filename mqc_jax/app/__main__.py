@@ -3,6 +3,10 @@
 python -m mqc_jax.app [--checkpoint DIR] [--port N] [--host ADDRESS]
 """
 
+import contextlib
+import os
+import sys
+
 from absl import flags
 
 from mqc_jax.errors import UserError, run
@@ -46,7 +50,11 @@ def main(argv: list[str]) -> None:
         jobs=values.jobs,
     )
     work = WorkFolder(values.work_dir, values.keep_minutes * 60)
-    serve(engine, work, limits, door, values.root_path)
+    with contextlib.suppress(KeyboardInterrupt):
+        serve(engine, work, limits, door, values.root_path)
+    # Everything is closed and deleted. An orderly end of the interpreter aborts while the model is being compiled.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
