@@ -120,12 +120,25 @@ def test_accumulated_parts_equal_the_whole_batch(one_device, tiny_dataset, tmp_p
     assert_same_run(one_device, tmp_path / "run")
 
 
+def before_the_last_step(run: Path, workdir: Path) -> Path:
+    """A copy of a finished run as it was when its first checkpoint was the newest."""
+    subprocess.run(["cp", "-r", str(run), str(workdir)], check=True)
+    subprocess.run(["rm", "-r", str(workdir / checkpoint.STEPS / str(STEPS))], check=True)
+    return workdir
+
+
 @pytest.mark.slow
 def test_a_checkpoint_of_eight_devices_resumes_on_one(one_device, eight_devices, tiny_dataset, tmp_path):
-    workdir = tmp_path / "run"
-    subprocess.run(["cp", "-r", str(eight_devices), str(workdir)], check=True)
-    subprocess.run(["rm", "-r", str(workdir / checkpoint.STEPS / str(STEPS))], check=True)
+    workdir = before_the_last_step(eight_devices, tmp_path / "run")
     finish(start(tiny.write_config(tmp_path / "config.py", run_config(tiny_dataset)), workdir, 1))
+    assert_same_run(one_device, workdir)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_eight_devices_resumes_on_two_processes(one_device, eight_devices, tiny_dataset, tmp_path):
+    workdir = before_the_last_step(eight_devices, tmp_path / "run")
+    for process in start_pair(tiny.write_config(tmp_path / "config.py", run_config(tiny_dataset)), workdir, 4):
+        finish(process)
     assert_same_run(one_device, workdir)
 
 
