@@ -60,8 +60,8 @@ def main(argv: list[str]) -> None:
     rows = []
     for i in range(_CLIPS.value):
         clip = dataset[i]
-        truth = clip["masks"][0].astype(np.float32)
-        j = score(model.params, clip["frames"][0], truth, clip["input_ids"], clip["attention_mask"].astype(bool))
+        truth = clip["masks"][0, 0].astype(np.float32)
+        j = score(model.params, clip["frames"][0], truth, clip["input_ids"][0], clip["attention_mask"][0].astype(bool))
         rows.append((float(j), float(truth.mean())))
     j, area = np.array(rows).T
     print(f"J {j.mean():.3f}, above 0.1 in {(j > 0.1).mean():.2f} of {len(j)}; median area {np.median(area):.4%}")

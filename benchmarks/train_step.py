@@ -184,7 +184,7 @@ def main(_: list[str]) -> None:
     forced = jnp.zeros(_CLIPS.value, bool)
 
     def loss(p, data):
-        return clip_loss(forward(net, p, data, forced), data, config.loss)[0]
+        return clip_loss(*forward(net, p, data, forced), data, config.loss)[0]
 
     # The backward pass is what the step takes beyond these: a program of its own would compile for minutes more.
     def apply_update(grads, opt_state, p):

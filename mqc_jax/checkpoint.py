@@ -276,7 +276,9 @@ def init_from(path: str | Path, params: Any, tokenizer: Tokenizer | None = None)
     start = functools.partial(_decoupled, params)
     here, there = _flat(params), _flat(start(found))
     wrong = sorted(k for k in here.keys() & there.keys() if here[k] != there[k])
-    extra = sorted(there.keys() - here.keys())
+    # What names classes teaches the image encoder and is no part of a model that is used.
+    dropped = {k for k in there.keys() - here.keys() if k.startswith("class_head")}
+    extra = sorted(there.keys() - here.keys() - dropped)
     if wrong or extra:
         parts = (
             [_listing([f"{k} is {list(there[k])}, this model needs {list(here[k])}" for k in wrong])] if wrong else []
@@ -287,7 +289,7 @@ def init_from(path: str | Path, params: Any, tokenizer: Tokenizer | None = None)
     flat, tree = jax.tree_util.tree_flatten_with_path(params)
     merged = [np.asarray(loaded[p], np.float32) if p in loaded else x for p, x in flat]
     fresh = sorted(here.keys() - there.keys())
-    note = f"took {len(there)} of {len(here)} parameters from {path}"
+    note = f"took {len(there) - len(dropped)} of {len(here)} parameters from {path}"
     return jax.tree.unflatten(tree, merged), note + (f"; fresh: {_listing(fresh)}" if fresh else "")
 
 

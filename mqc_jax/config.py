@@ -195,6 +195,7 @@ class ModelConfig:
     sigmoid_bias_for_mem_enc: float = -10.0
     no_obj_embed_spatial: bool = True  # SAM 2.1; SAM 2.0 lacks it
     obj_ptr_tpos: bool = True  # SAM 2.1: sine time encoding of the pointers, projected; SAM 2.0: none
+    classes: int = 0  # classes that a linear layer names at each place, to teach the image encoder; 0: no such layer
     remat: bool = False  # recompute each trunk block and each frame in the backward pass
 
 
@@ -211,6 +212,10 @@ class DataConfig:
     start: str = "first"  # "first": frame 0 of the sequence, which the sentence describes | "anywhere"
     min_crop: float = 1.0  # training clips are cut to windows of this share of the frame's sides up to 1; 1: never cut
     eval_image_size: int = 0  # side that held-out frames are resized to; 0: model.image_size
+    eval_dir: str = ""  # where the held-out split is, if not in data_dir
+    targets: int = 1  # sentences of a training clip, which share its frames; 0: only classes are learned
+    reword: float = 0.0  # probability that a sentence made from class and position is said in other words
+    absent: float = 0.0  # probability that a further sentence of a clip names what is not there
     num_threads: int = 2
 
 
@@ -239,6 +244,7 @@ class LossConfig:
     iou: float = 1.0
     objectness: float = 1.0
     coarse: float = 1.0  # weight of (focal + dice) on the coarse mask
+    classes: float = 1.0  # weight of naming the class at each place of the first frame (model.classes > 0)
     scorer: float = 1.0  # weight of the robustness scorer's regression (memory="dami")
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
@@ -383,6 +389,8 @@ def check_model(model: ModelConfig) -> None:
             f"model.bert.hidden_size={model.bert.hidden_size} must be a multiple of "
             f"num_attention_heads={model.bert.num_attention_heads}"
         )
+    if model.classes < 0:
+        raise UserError(f"model.classes={model.classes} must not be negative; 0 is no classification")
     if model.num_maskmem < 2 or model.max_obj_ptrs < 2:
         raise UserError(
             f"model.num_maskmem={model.num_maskmem} and max_obj_ptrs={model.max_obj_ptrs} must be at least 2"
@@ -433,6 +441,16 @@ def check(config: Config) -> None:
             f"config.data.clip_length={config.data.clip_length} and "
             f"max_stride={config.data.max_stride} must be at least 1"
         )
+    if config.data.targets < 0:
+        raise UserError(f"config.data.targets={config.data.targets} must not be negative")
+    if not config.data.targets and (not config.model.classes or config.data.clip_length > 1):
+        raise UserError(
+            "config.data.targets=0 teaches the image encoder alone, on single frames; set config.model.classes=14 and "
+            "config.data.clip_length=1"
+        )
+    for name in ("reword", "absent"):
+        if not 0.0 <= getattr(config.data, name) <= 1.0:
+            raise UserError(f"config.data.{name}={getattr(config.data, name)} must lie in [0, 1]")
     if config.data.eval_image_size:
         check_model(dataclasses.replace(config.model, image_size=config.data.eval_image_size))
     _among(config.loss.focal_per, FOCAL_PER, "config.loss.focal_per")

@@ -166,7 +166,7 @@ def test_clips_start_at_frame_0_with_the_given_sentence(source):
         assert 1 <= int(stride) <= 3
         sequence = next(s for s in source.sequences if s.name == name)
         text = next(e.text for e in sequence.expressions if e.id == key)
-        np.testing.assert_array_equal(clip["input_ids"], tokenize(text)["input_ids"])
+        np.testing.assert_array_equal(clip["input_ids"][0], tokenize(text)["input_ids"])
 
 
 def test_a_clip_starts_where_the_target_first_appears():
@@ -174,7 +174,7 @@ def test_a_clip_starts_where_the_target_first_appears():
     labels[2:, 4:8, 4:8] = 1
     clip = ClipDataset(Drawn(labels), 16, 2)[0]
     assert clip["id"] == "s/0/2/1"
-    np.testing.assert_array_equal(clip["masks"][0], labels[2])
+    np.testing.assert_array_equal(clip["masks"][0, 0], labels[2])
 
 
 def test_a_target_that_never_appears_is_named():
@@ -245,13 +245,13 @@ def test_a_cut_clip_shows_one_window_and_says_what_is_true_of_it():
         assert 0.3 * 60 - 2 <= rows <= 60
         assert 0.3 * 90 - 2 <= cols <= 90
         part = labels[top : bottom + 1, left : right + 1]
-        np.testing.assert_array_equal(clip["masks"][0], resize_mask(part == 1, 96))
+        np.testing.assert_array_equal(clip["masks"][0, 0], resize_mask(part == 1, 96))
         assert 2 * np.count_nonzero(part == 1) > np.count_nonzero(labels == 1)
         names = {d.object_id: d.text for d in expressions.describe(part, categories)}
         assert seen[-1] == names[1]
         for k in (1, 2):  # one window for the whole clip
             np.testing.assert_array_equal(clip["frames"][k], clip["frames"][0])
-            np.testing.assert_array_equal(clip["masks"][k], clip["masks"][0])
+            np.testing.assert_array_equal(clip["masks"][0, k], clip["masks"][0, 0])
     assert len(windows) > 40
     assert len({text.rpartition(" at the ")[2] for text in seen}) > 5
 
@@ -285,8 +285,8 @@ def test_unlabelled_frames_are_marked():
     source = Drawn(labels)
     source.frame = lambda sequence, t, reduce=1: np.zeros((8, 8, 3), np.uint8)
     clip = ClipDataset(source, 8, 3)[0]
-    assert clip["labelled"].tolist() == [True, False, True]
-    assert clip["present"].tolist() == [True, False, True]
+    assert clip["labelled"][0].tolist() == [True, False, True]
+    assert clip["present"][0].tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("size", [(40, 40), (37, 90), (20, 90), (1080, 2160), (10, 12)])

@@ -240,7 +240,7 @@ def learning(tiny_checkpoint):
     @jax.jit
     @jax.value_and_grad
     def gradient(params):
-        return clip_loss(forward(net, params, batch), batch, LossConfig())[0]
+        return clip_loss(*forward(net, params, batch), batch, LossConfig())[0]
 
     return params, note, gradient
 

@@ -23,7 +23,7 @@ from mqc_jax import stream
 from mqc_jax.errors import UserError
 from mqc_jax.predict import predict
 from mqc_jax.reader import Excerpt, VideoReader
-from mqc_jax.stream import LiveStream, is_live
+from mqc_jax.stream import is_live
 from mqc_jax.video import VideoWriter, open_video
 
 ROOT = Path(__file__).parents[1]
@@ -276,7 +276,8 @@ def test_a_real_address_that_is_not_there_is_refused_without_more_words():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "cannot be opened within" in done.stderr.splitlines()[-1]
-    assert "[tcp" not in done.stderr and "warn" not in done.stderr.lower()
+    assert "[tcp" not in done.stderr
+    assert "warn" not in done.stderr.lower()
 
 
 class Server(http.server.BaseHTTPRequestHandler):

@@ -14,17 +14,22 @@ import grain
 import numpy as np
 from absl import flags
 
-from mqc_jax.data import expressions
+from mqc_jax.data import expressions, paraphrases
 from mqc_jax.data.source import Expression, VideoSource
 from mqc_jax.errors import UserError
 from mqc_jax.imaging import resize, resize_mask
 
 _ENDLESS = 2**62  # items; Grain wants a length
+_NO_OBJECT = -1  # an object id that no label map holds
+_OF_CLIPS = ("frames", "classes")  # arrays with one row a clip; the others have one a target
 _TRIES = 8  # random starts tried before the first frame that shows the target is taken
 
 
 class Batch(NamedTuple):
-    """Stacked clips. `arrays` goes to the device; `ids` ("sequence/expression/start/stride") to logs."""
+    """Stacked clips. `arrays` goes to the device; `ids` ("sequence/expression/start/stride") to logs.
+
+    What belongs to a clip has B rows, what belongs to a target B * `targets`: those of one clip follow one another.
+    """
 
     arrays: dict[str, np.ndarray]
     ids: list[str]
@@ -48,7 +53,7 @@ class _Window(NamedTuple):
 
 @dataclasses.dataclass
 class ClipDataset:
-    """Random access to clips of `clip_length` frames around one referred target.
+    """Random access to clips of `clip_length` frames around referred targets.
 
     Every epoch visits each (sequence, expression) once, in an order drawn from the seed; the stride is drawn per clip
     from 1..`max_stride`, less where the sequence is too short for it. A sequence too short even for stride 1 is played
@@ -69,6 +74,12 @@ class ClipDataset:
         side is drawn between this and 1 (1: never cut), even in the logarithm, and it holds most of the target in the
         first frame. Small targets become larger and steps cheaper at the same scale. The sentence is made again from
         what the window shows; a clip whose sentence is not made from class and position is never cut.
+      targets: sentences N of a clip, which share its frames. Beyond the expression's own they are made, as eq. 4 makes
+        them, from other objects of the first frame, in random order, and again from the start where there are fewer.
+        0: clips without targets, of which `class_map` is what there is to learn.
+      reword: probability that a sentence made from class and position is said in other words (`paraphrases`).
+      absent: probability that a further sentence names a class that is not at the place it names: nothing is there.
+      class_map: whether clips hold `classes`, what is where in their first frame.
 
     Raises:
       UserError: no expression has a known object, or a field is out of range.
@@ -82,22 +93,29 @@ class ClipDataset:
     seed: int = 0
     start: str = "first"
     min_crop: float = 1.0
+    targets: int = 1
+    reword: float = 0.0
+    absent: float = 0.0
+    class_map: bool = False
 
     def __post_init__(self) -> None:
-        for field in ("image_size", "clip_length", "max_stride"):
-            if getattr(self, field) < 1:
-                raise UserError(f"{field}={getattr(self, field)} must be at least 1")
+        for field, least in (("image_size", 1), ("clip_length", 1), ("max_stride", 1), ("targets", 0)):
+            if getattr(self, field) < least:
+                raise UserError(f"{field}={getattr(self, field)} must be at least {least}")
+        for field in ("reword", "absent"):
+            if not 0 <= getattr(self, field) <= 1:
+                raise UserError(f"{field}={getattr(self, field)} must lie in [0, 1], since it is a probability")
         if self.start not in ("first", "anywhere"):
             raise UserError(f'start={self.start!r} must be "first" or "anywhere"')
         if not 0 < self.min_crop <= 1:
             raise UserError(f"min_crop={self.min_crop} must be a share of the frame's sides, above 0 and at most 1")
-        self._targets = [
+        self._pairs = [
             (index, expression)
             for index, sequence in enumerate(self.source.sequences)
             for expression in sequence.expressions
             if expression.object_ids
         ]
-        if not self._targets:
+        if not self._pairs:
             raise UserError("no expression of the split names an object, so there is nothing to train on")
         self._order = functools.lru_cache(maxsize=4)(self._shuffled)
 
@@ -110,21 +128,23 @@ class ClipDataset:
     @property
     def clips_per_epoch(self) -> int:
         """How many (sequence, expression) pairs one epoch visits."""
-        return len(self._targets)
+        return len(self._pairs)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Clip `index` of the endless stream, 0 <= index.
 
         Returns:
-          `frames` uint8 [T, S, S, 3] RGB; `masks` uint8 [T, S, S] 0/1, never empty where the target is present;
-          `present` bool [T]; `labelled` bool [T], False where the dataset has no annotation for the frame (mask zero
-          and present False mean nothing there); with `tokenize` also `input_ids` and `attention_mask` int32 [L]; `id`.
+          `frames` uint8 [T, S, S, 3] RGB; `masks` uint8 [N, T, S, S] 0/1, never empty where the target is present;
+          `present` bool [N, T]; `labelled` bool [N, T], False where the dataset has no annotation for the frame (mask
+          zero and present False mean nothing there); with `tokenize` also `input_ids` and `attention_mask` int32
+          [N, L]; with `class_map` also `classes` uint8 [S/4, S/4], the class in `paraphrases.CLASSES` counted from 1
+          that covers most of each cell of the first frame, 0 where none does; `id`.
 
         Raises:
           UserError: a file does not decode, or the target is in no annotated frame of its sequence.
         """
-        epoch, position = divmod(int(index), len(self._targets))
-        which, expression = self._targets[self._order(epoch)[position]]
+        epoch, position = divmod(int(index), len(self._pairs))
+        which, expression = self._pairs[self._order(epoch)[position]]
         sequence = self.source.sequences[which]
         rng = np.random.default_rng((self.seed, 1, int(index)))
         n_frames = len(sequence.frame_names)
@@ -134,32 +154,40 @@ class ClipDataset:
         times = _forth_and_back(first, stride, self.clip_length, n_frames)
         window, text = self._choose_window(rng, labels, expression, sequence.categories, text)
 
+        part = window.cut(labels, sequence.size)
+        targets = self._choose_targets(rng, part, expression, sequence.categories, text)
+
         reduce = _reduction((window.height, window.width), self.image_size)
-        side = self.image_size
+        side, count = self.image_size, len(targets)
         clip: dict[str, Any] = {
             "frames": np.empty((self.clip_length, side, side, 3), np.uint8),
-            "masks": np.zeros((self.clip_length, side, side), np.uint8),
-            "present": np.zeros(self.clip_length, bool),
-            "labelled": np.zeros(self.clip_length, bool),
+            "masks": np.zeros((count, self.clip_length, side, side), np.uint8),
+            "present": np.zeros((count, self.clip_length), bool),
+            "labelled": np.zeros((count, self.clip_length), bool),
         }
         done: dict[int, int] = {}
         for k, t in enumerate(times):
             if t in done:  # Forth and back: a frame is decoded once.
-                for name in ("frames", "masks", "present", "labelled"):
-                    clip[name][k] = clip[name][done[t]]
+                clip["frames"][k] = clip["frames"][done[t]]
+                for name in ("masks", "present", "labelled"):
+                    clip[name][:, k] = clip[name][:, done[t]]
                 continue
             done[t] = k
             clip["frames"][k] = resize(window.cut(self.source.frame(which, t, reduce), sequence.size), side)
             found = labels if k == 0 else self.source.labels(which, t)
             if found is not None:
-                mask = expression.mask(window.cut(found, sequence.size))
-                clip["labelled"][k] = True
-                clip["present"][k] = mask.any()
-                clip["masks"][k] = resize_mask(mask, side)
-        if self.tokenize is not None:
-            tokens = self.tokenize(text)
+                shown = window.cut(found, sequence.size)
+                for row, (target, _) in enumerate(targets):
+                    mask = target.mask(shown)
+                    clip["labelled"][row, k] = True
+                    clip["present"][row, k] = mask.any()
+                    clip["masks"][row, k] = resize_mask(mask, side)
+        if self.tokenize is not None and targets:
+            tokens = [self.tokenize(sentence) for _, sentence in targets]
             for name in ("input_ids", "attention_mask"):
-                clip[name] = np.asarray(tokens[name], np.int32).reshape(-1)
+                clip[name] = np.stack([np.asarray(row[name], np.int32).reshape(-1) for row in tokens])
+        if self.class_map:
+            clip["classes"] = _class_map(part, sequence.categories, side // 4)
         clip["id"] = f"{sequence.name}/{expression.id}/{first}/{stride}"
         return clip
 
@@ -191,8 +219,49 @@ class ClipDataset:
                         return window, found
         return _Window(0, 0, height, width), text
 
+    def _choose_targets(
+        self,
+        rng: np.random.Generator,
+        part: np.ndarray,
+        expression: Expression,
+        categories: Mapping[int, str],
+        text: str,
+    ) -> list[tuple[Expression, str]]:
+        """`targets` pairs of a target and a sentence that is true of it in `part`, the first frame's window."""
+        if not self.targets:
+            return []
+        if self.targets == 1 and not self.reword:
+            return [(expression, text)]
+        plain = expressions.describe(part, categories)
+        own = [d for d in plain if (d.object_id,) == expression.object_ids]
+        first = text
+        if own and _is_positional(expression, categories) and rng.random() < self.reword:
+            free = paraphrases.describe_freely(part, categories, rng)
+            own = [d for d in free if (d.object_id,) == expression.object_ids] or own
+            first = paraphrases.reword(own[0], rng)
+        chosen = [(expression, first)]
+        others: list[expressions.Description] = []
+        while len(chosen) < self.targets:
+            if rng.random() < self.absent:
+                nothing = _nothing_there(part, categories, rng)
+                said = paraphrases.reword(nothing, rng) if rng.random() < self.reword else nothing.text
+                chosen.append((Expression("nothing", said, (_NO_OBJECT,)), said))
+                continue
+            reworded = rng.random() < self.reword
+            if not others:
+                free = paraphrases.describe_freely(part, categories, rng) if reworded else plain
+                found = [d for d in free if (d.object_id,) != expression.object_ids]
+                others = [found[i] for i in rng.permutation(len(found))]
+            if not others:
+                chosen.append(chosen[0])
+                continue
+            one = others.pop()
+            said = paraphrases.reword(one, rng) if reworded else one.text
+            chosen.append((Expression(str(one.object_id), said, (one.object_id,)), said))
+        return chosen
+
     def _shuffled(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, 0, epoch)).permutation(len(self._targets))
+        return np.random.default_rng((self.seed, 0, epoch)).permutation(len(self._pairs))
 
     def _choose_start(
         self, rng: np.random.Generator, which: int, expression: Expression
@@ -276,7 +345,11 @@ class _ShardItem:
 
 
 def _stack(clips: list[dict[str, Any]]) -> Batch:
-    arrays = {name: np.stack([clip[name] for clip in clips]) for name in clips[0] if name != "id"}
+    arrays = {
+        name: (np.stack if name in _OF_CLIPS else np.concatenate)([clip[name] for clip in clips])
+        for name in clips[0]
+        if name != "id"
+    }
     return Batch(arrays, [clip["id"] for clip in clips])
 
 
@@ -307,6 +380,39 @@ def _text_at(labels: np.ndarray, expression: Expression, categories: Mapping[int
         if description.object_id == expression.object_ids[0]:
             return description.text
     return None
+
+
+def _class_map(labels: np.ndarray, categories: Mapping[int, str], side: int) -> np.ndarray:
+    """Object ids [H, W] to uint8 [side, side]: the number of the class that covers most of a cell, if it is a third."""
+    best = np.full((side, side), 0.33, np.float32)
+    out = np.zeros((side, side), np.uint8)
+    there = {categories[i] for i in np.unique(labels).tolist() if i in categories}
+    for number, name in enumerate(paraphrases.CLASSES, 1):
+        if name in there:
+            members = [i for i, category in categories.items() if category == name]
+            coverage = resize(np.isin(labels, members).astype(np.float32), side)
+            out[coverage > best] = number
+            np.maximum(best, coverage, out=best)
+    return out
+
+
+def _nothing_there(
+    labels: np.ndarray, categories: Mapping[int, str], rng: np.random.Generator
+) -> expressions.Description:
+    """A class and a place that do not go together in the first frame: half the time a class that is elsewhere in it."""
+    there = {
+        (expressions.class_phrase(categories[i]), expressions.location(expressions.grid_cell(x, y, labels.shape)))
+        for i, (x, y, _) in expressions.centroids(labels).items()
+        if i in categories
+    }
+    shown = sorted({phrase for phrase, _ in there})
+    known = [expressions.class_phrase(name) for name in paraphrases.CLASSES]
+    while True:
+        phrases = shown if shown and rng.random() < 0.5 else known
+        phrase = phrases[rng.integers(len(phrases))]
+        place = expressions.location((int(rng.integers(3)), int(rng.integers(3))))
+        if (phrase, place) not in there:
+            return expressions.Description(_NO_OBJECT, f"the {phrase} at the {place}", "", phrase, place)
 
 
 def _is_positional(expression: Expression, categories: Mapping[int, str]) -> bool:

@@ -21,11 +21,19 @@ _WORDING = {
 
 @dataclass(frozen=True)
 class Description:
-    """An expression and the one object that it names; `attribute` is the further attribute used, or ""."""
+    """An expression and the one object that it names.
+
+    Attributes:
+      attribute: the further attribute used, or "".
+      phrase: the class as it is spoken.
+      place: the cell's name.
+    """
 
     object_id: int
     text: str
     attribute: str = ""
+    phrase: str = ""
+    place: str = ""
 
 
 def class_phrase(category: str) -> str:
@@ -85,7 +93,8 @@ def describe(
             attribute = "" if len(members) == 1 else _attribute(i, members, seen, colours, size)
             if attribute is not None:
                 words = f"{attribute} {phrase}" if attribute else phrase
-                out.append(Description(i, f"the {words} at the {location(cell)}", attribute))
+                place = location(cell)
+                out.append(Description(i, f"the {words} at the {place}", attribute, phrase, place))
     return tuple(sorted(out, key=lambda d: d.object_id))
 
 

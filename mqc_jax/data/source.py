@@ -55,6 +55,25 @@ class VideoSource(Protocol):
         """Object ids of that frame, uint8/uint16 [H, W], 0 = background; None where the frame is not annotated."""
 
 
+class Joined:
+    """Several sources, one after the other, as one."""
+
+    def __init__(self, parts: tuple[VideoSource, ...]):
+        self._parts = parts
+        self.sequences = tuple(sequence for part in parts for sequence in part.sequences)
+        self._where = [(part, i) for part in parts for i in range(len(part.sequences))]
+
+    def frame(self, sequence: int, t: int, reduce: int = 1) -> np.ndarray:
+        """As `VideoSource.frame`."""
+        part, index = self._where[sequence]
+        return part.frame(index, t, reduce)
+
+    def labels(self, sequence: int, t: int) -> np.ndarray | None:
+        """As `VideoSource.labels`."""
+        part, index = self._where[sequence]
+        return part.labels(index, t)
+
+
 def open_source(dataset: str, data_dir: str | os.PathLike, split: str) -> VideoSource:
     """Opens one split of a dataset.
 
@@ -62,13 +81,15 @@ def open_source(dataset: str, data_dir: str | os.PathLike, split: str) -> VideoS
       dataset: a layout of `mqc_jax.data.layouts.LAYOUTS`, read straight from the folder `data_dir`, or the name of a
         dataset that `tfds build` has put under `data_dir`.
       data_dir: the dataset's root, respectively the TFDS data folder.
-      split: "train", "test", ... as the dataset has them.
+      split: "train", "test", ... as the dataset has them; "train+test" is one after the other.
 
     Raises:
       UserError: unknown dataset or split, missing folder or file, malformed JSON, nothing in the split.
     """
     from mqc_jax.data import layouts  # Both import this module for its types.
 
+    if "+" in split:
+        return Joined(tuple(open_source(dataset, data_dir, part.strip()) for part in split.split("+")))
     root = Path(data_dir)
     if not root.is_dir():
         raise UserError(f"the data folder {root} does not exist; give --data_dir the folder that holds the dataset")

@@ -126,7 +126,7 @@ class LanguageGuidedAggregation(nn.Module):
 
     @nn.compact
     def __call__(self, pyramid: Sequence[jax.Array], words: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """pyramid: [N, h_i, w_i, C_i] at strides 4, 8, 16, 32; words: [N, L, D].
+        """pyramid: [B, h_i, w_i, C_i] at strides 4, 8, 16, 32, B a divisor of N; words: [N, L, D].
 
         Returns V [N, S/stride, S/stride, D] and the residual, the guided finest level [N, S/4, S/4, D].
         """
@@ -134,7 +134,7 @@ class LanguageGuidedAggregation(nn.Module):
         guided = []
         for i, level in enumerate(pyramid):
             x = norm(f"norm_in.{i}")(torch_ops.Dense(self.d_model, dtype=self.dtype, name=f"proj.{i}")(level))
-            x = jnp.broadcast_to(x, (words.shape[0], *x.shape[1:]))
+            x = jnp.repeat(x, words.shape[0] // x.shape[0], axis=0)
             read = CrossAttention(self.d_model, self.num_heads, self.dtype, name=f"attn.{i}")(_tokens(x), words, mask)
             guided.append(norm(f"norm_out.{i}")(x + read.reshape(x.shape)))
         size = guided[0].shape[1] * 4 // self.stride
@@ -187,7 +187,7 @@ class InteractionDecoder(nn.Module):
     def __call__(
         self, fused: jax.Array, residual: jax.Array, language: jax.Array, mask: jax.Array, embedding: jax.Array
     ) -> Grounding:
-        """fused [N, h, w, D], residual [N, S/4, S/4, D], language [N, P + L, D], embedding [1 or N, S/16, S/16, D]."""
+        """fused [N, h, w, D], residual [N, S/4, S/4, D], language [N, P + L, D], embedding [B, S/16, S/16, D]."""
         n, height, width, _ = fused.shape
         place = position.sine_2d(height, width, self.d_model).reshape(height * width, -1).astype(self.dtype)
         vision = _tokens(fused)
@@ -212,6 +212,7 @@ class InteractionDecoder(nn.Module):
             self.d_model, kernel_init=nn.initializers.zeros_init(), dtype=self.dtype, name="embedding_proj"
         )(average_pool(fused, height // embedding.shape[1]))
         prompts = torch_ops.Dense(self.d_model, dtype=self.dtype, name="prompt_proj")(language)
+        embedding = jnp.repeat(embedding, n // embedding.shape[0], axis=0)
         return Grounding(prompts, mask, coarse, embedding + condition)
 
 

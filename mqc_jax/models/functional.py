@@ -49,6 +49,11 @@ def encode_frame(net: MQCSAM, params: Params, image: jax.Array) -> Features:
     return net.apply({"params": params}, image, method="encode_frame")
 
 
+def classify(net: MQCSAM, params: Params, features: Features) -> jax.Array:
+    """Logits of the class at each place of B encoded frames, [B, S/4, S/4, classes + 1]."""
+    return net.apply({"params": params}, features, method="classify")
+
+
 def encode_text(net: MQCSAM, params: Params, input_ids: jax.Array, mask: jax.Array) -> Text:
     """int32 [N, L], bool [N, L] -> encoded sentences."""
     return net.apply({"params": params}, input_ids, mask, method="encode_text")

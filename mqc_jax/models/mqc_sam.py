@@ -3,7 +3,8 @@
 A frame is encoded once (`encode_frame`); the sentence is encoded and grounded on frame 0 (`start`); every later frame
 reads the memory, decodes a mask and writes the memory (`step`). The module holds no state of its own: the state is an
 argument and a return value with fixed shapes, so that `step` compiles once, scans over a clip in training and streams
-for ever in use. N is the number of targets; image features have leading dimension 1 (shared by all targets) or N.
+for ever in use. N is the number of targets; image features have leading dimension 1 (shared by all targets) or N;
+frame 0's may have any B that divides N, when each of B frames has N / B targets.
 Parameter names are those of the official SAM2 checkpoints; the text encoder's are Hugging Face's BERT's.
 """
 
@@ -87,6 +88,39 @@ def logits_from_mask(masks: jax.Array) -> jax.Array:
     return masks.astype(jnp.float32) * 20.0 - 10.0
 
 
+def for_each(features: Features, targets: int) -> Features:
+    """Features of B frames as features of `targets` = B * N, those of one frame following one another.
+
+    One frame may also stay one for all targets, because what reads it broadcasts.
+    """
+    frames = features.embedding.shape[0]
+    if frames in (1, targets):
+        return features
+    return jax.tree.map(lambda x: jnp.repeat(x, targets // frames, axis=0), features)
+
+
+class ClassHead(nn.Module):
+    """Names the class at each place, from the pyramid that the bridge reads; only training uses it.
+
+    A small model has no pretrained encoder. One sentence teaches about one object, this about all that are in view.
+    """
+
+    outputs: int
+    width: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, pyramid: tuple[jax.Array, ...]) -> jax.Array:
+        """pyramid: [B, h_i, w_i, C_i], fine to coarse. Returns float32 [B, h_0, w_0, outputs]."""
+        size = pyramid[0].shape[1:3]
+        total = jnp.zeros((), self.dtype)
+        for i, level in enumerate(pyramid):
+            x = torch_ops.Dense(self.width, dtype=self.dtype, name=f"proj.{i}")(level)
+            total = total + torch_ops.resize_bilinear(x, size)
+        x = torch_ops.gelu(torch_ops.LayerNorm(dtype=self.dtype, name="norm")(total))
+        return torch_ops.Dense(self.outputs, dtype=self.dtype, name="out")(x).astype(jnp.float32)
+
+
 class MQCSAM(nn.Module):
     """The whole model; see the module's docstring."""
 
@@ -160,6 +194,8 @@ class MQCSAM(nn.Module):
             dtype=dtype,
         )
         self.bridge = crobim.Bridge(c, dtype)
+        if c.classes:
+            self.class_head = ClassHead(c.classes + 1, c.d_model // 2, dtype)
 
     # ---- once a frame -------------------------------------------------------------------------------------------
 
@@ -171,6 +207,10 @@ class MQCSAM(nn.Module):
         fine, middle, embedding = self.image_encoder.neck(pyramid).features
         return Features(tuple(pyramid), tuple(self.sam_mask_decoder.project_high_res(fine, middle)), embedding)
 
+    def classify(self, features: Features) -> jax.Array:
+        """Logits of what is at each place, 0 being nothing: float32 [B, S/4, S/4, classes + 1]."""
+        return self.class_head(features.pyramid)
+
     # ---- once a target ------------------------------------------------------------------------------------------
 
     def encode_text(self, input_ids: jax.Array, mask: jax.Array) -> Text:
@@ -181,7 +221,7 @@ class MQCSAM(nn.Module):
     def ground(self, features: Features, text: Text) -> crobim.Grounding:
         """The bridge on frame 0: the sentence finds its target in the image pyramid."""
         prompts = self.bridge.context_prompts(features.pyramid)
-        prompts = jnp.broadcast_to(prompts, (text.input_ids.shape[0], *prompts.shape[1:]))
+        prompts = jnp.repeat(prompts, text.input_ids.shape[0] // prompts.shape[0], axis=0)
         language, mask = self.text_encoder(text.input_ids, text.mask, prompt_embeds=prompts)
         return self.bridge(features.pyramid, text.words, text.mask, language, mask, features.embedding)
 
@@ -209,6 +249,7 @@ class MQCSAM(nn.Module):
 
     def decode_first(self, features: Features, grounding: crobim.Grounding) -> Output:
         """SAM2's decoder on frame 0: language tokens as sparse prompts, the coarse logits as its mask prompt."""
+        features = for_each(features, grounding.coarse_logits.shape[0])
         dense = self.sam_prompt_encoder.embed_masks(grounding.coarse_logits[..., None])
         embedding = grounding.embedding + self.no_mem_embed.astype(self.dtype)
         prediction = self._decode(embedding, features, grounding.prompts, dense, grounding.prompt_mask)
@@ -225,6 +266,7 @@ class MQCSAM(nn.Module):
     def output_from_mask(self, features: Features, masks: jax.Array) -> Output:
         """The given masks as frame 0's output; the decoder only turns them into object pointers."""
         n = masks.shape[0]
+        features = for_each(features, n)
         full = logits_from_mask(masks)
         quarter = masks.shape[1] // 4
         logits = torch_ops.resize_bilinear(full[..., None], (quarter, quarter), antialias=True)[..., 0]
@@ -249,6 +291,7 @@ class MQCSAM(nn.Module):
     ) -> MemoryBank:
         """A fresh memory that holds frame 0 alone. `mask_logits` [N, S, S] replaces the output's own mask."""
         c, n = self.config, output.pointer.shape[0]
+        features = for_each(features, n)
         grid = c.image_size // 16
         if c.memory == "dami":
             own = output.mask_logits if mask_logits is None else mask_logits
@@ -395,6 +438,8 @@ class MQCSAM(nn.Module):
     def everything(self, image: jax.Array, input_ids: jax.Array, mask: jax.Array) -> None:
         """Touches every parameter once; `init` runs this."""
         features = self.encode_frame(image)
+        if self.config.classes:
+            self.classify(features)
         bank, output = self.start(features, self.encode_text(input_ids, mask))
         size = self.config.image_size
         self.start_from_mask(features, jnp.zeros((output.pointer.shape[0], size, size)))

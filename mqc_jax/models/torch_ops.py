@@ -163,8 +163,9 @@ def _matmul_forward(x, kernel):
 
 def _matmul_backward(saved, cotangent):
     x, kernel = saved
-    leading = tuple(range(x.ndim - 1))
-    return cotangent @ kernel.T, jax.lax.dot_general(x, cotangent, ((leading, leading), ((), ())))
+    # One contracted dimension: with several, XLA first transposes x into a copy of its own, in a single thread.
+    rows, columns = x.reshape(-1, x.shape[-1]), cotangent.reshape(-1, cotangent.shape[-1])
+    return cotangent @ kernel.T, jax.lax.dot_general(rows, columns, (((0,), (0,)), ((), ())))
 
 
 matmul.defvjp(_matmul_forward, _matmul_backward)

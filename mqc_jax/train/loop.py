@@ -29,7 +29,8 @@ from mqc_jax.train.step import TrainState, forward, train_step
 
 def make_dataset(config: Config, tokenizer: Tokenizer, split: str, training: bool) -> clips.ClipDataset:
     """Training clips are drawn at random; held-out clips begin at frame 0 and are the same for every run."""
-    source = open_source(config.data.dataset, config.data.data_dir, split)
+    folder = config.data.data_dir if training else config.data.eval_dir or config.data.data_dir
+    source = open_source(config.data.dataset, folder, split)
     return clips.ClipDataset(
         source,
         image_size=config.model.image_size if training else _held_out_size(config),
@@ -39,6 +40,10 @@ def make_dataset(config: Config, tokenizer: Tokenizer, split: str, training: boo
         seed=config.seed if training else 0,
         start=config.data.start if training else "first",
         min_crop=config.data.min_crop if training else 1.0,
+        targets=config.data.targets if training else 1,
+        reword=config.data.reword if training else 0.0,
+        absent=config.data.absent if training else 0.0,
+        class_map=training and config.model.classes > 0,
     )
 
 
@@ -154,7 +159,7 @@ def _run(
                 folder.log(step, values)
                 bar.set_postfix(loss=f"{values['loss']:.3f}", J=f"{values['J']:.3f}", clips_s=f"{speed:.2f}")
                 waited, logged_at, logged_step = 0.0, now, step
-            if step % config.picture_every == 0:
+            if step % config.picture_every == 0 and config.data.targets:
                 folder.add_picture(step, _picture(*map(np.asarray, first_clip(state.params, batch))))
             scores = None
             if held_out is not None and (step % config.eval_every == 0 or step == config.steps):
@@ -223,7 +228,7 @@ def evaluate_clips(
 
 def _overlaps(net: MQCSAM, params: Any, batch: dict[str, jax.Array]) -> jax.Array:
     """Sum of J and number of frames, of all frames that show the target and of frame 0: float [4]."""
-    outputs = forward(net, params, batch)
+    outputs, _ = forward(net, params, batch)
     truth = jnp.swapaxes(batch["masks"], 0, 1).astype(jnp.float32)  # [T, B, S, S]
     overlap = jax.lax.map(
         lambda x: losses.iou(losses.upsample(x[0], truth.shape[-2:]), x[1]), (outputs.mask_logits, truth)
@@ -235,7 +240,7 @@ def _overlaps(net: MQCSAM, params: Any, batch: dict[str, jax.Array]) -> jax.Arra
 
 def _first_clip(net: MQCSAM, params: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
     """Frames, true masks and predicted logits of a batch's first clip."""
-    outputs = forward(net, params, batch)
+    outputs, _ = forward(net, params, batch)
     logits = losses.upsample(outputs.mask_logits[:, 0], batch["masks"].shape[-2:])
     return batch["frames"][0], batch["masks"][0], logits
 
@@ -303,12 +308,18 @@ def dry_run(config: Config, topology: str = "") -> str:
 def batch_shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     """The form of a training batch, as `data.clips` makes it."""
     clips_, frames, size = config.batch_size, config.data.clip_length, config.model.image_size
-    tokens = (clips_, config.model.bert.max_tokens)
-    return {
-        "frames": jax.ShapeDtypeStruct((clips_, frames, size, size, 3), jnp.uint8),
-        "masks": jax.ShapeDtypeStruct((clips_, frames, size, size), jnp.uint8),
-        "present": jax.ShapeDtypeStruct((clips_, frames), bool),
-        "labelled": jax.ShapeDtypeStruct((clips_, frames), bool),
+    rows = clips_ * config.data.targets
+    tokens = (rows, config.model.bert.max_tokens)
+    shapes = {
         "input_ids": jax.ShapeDtypeStruct(tokens, jnp.int32),
         "attention_mask": jax.ShapeDtypeStruct(tokens, jnp.int32),
+        "frames": jax.ShapeDtypeStruct((clips_, frames, size, size, 3), jnp.uint8),
+        "masks": jax.ShapeDtypeStruct((rows, frames, size, size), jnp.uint8),
+        "present": jax.ShapeDtypeStruct((rows, frames), bool),
+        "labelled": jax.ShapeDtypeStruct((rows, frames), bool),
     }
+    if not rows:
+        shapes = {name: shape for name, shape in shapes.items() if not name.startswith(("input", "attention"))}
+    if config.model.classes:
+        shapes["classes"] = jax.ShapeDtypeStruct((clips_, size // 4, size // 4), jnp.uint8)
+    return shapes

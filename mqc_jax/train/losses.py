@@ -47,6 +47,26 @@ def upsample(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
     return torch_ops.resize_bilinear(logits[..., None], size)[..., 0]
 
 
+def class_map_loss(logits: jax.Array, classes: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Focal cross-entropy of naming what is at each place, over the number of places with something in each frame.
+
+    Args:
+      logits: float32 [B, h, w, K + 1].
+      classes: integers [B, h, w] in 0..K, 0 = nothing.
+
+    Returns:
+      The mean over B, where a frame with fewer than 16 places that show something counts as if it had so many; and the
+      share of all places with something that are named rightly.
+    """
+    log_share = jax.nn.log_softmax(logits)
+    right = jnp.take_along_axis(log_share, classes[..., None].astype(jnp.int32), axis=-1)[..., 0]
+    something = classes > 0
+    weight = jnp.where(something, 1.0, 0.5) * (1 - jnp.exp(right)) ** 2
+    loss = (-(weight * right).sum((1, 2)) / jnp.maximum(something.sum((1, 2)), 16)).mean()
+    named = (logits.argmax(-1) == classes) & something
+    return loss, named.sum() / jnp.maximum(something.sum(), 1)
+
+
 def frame_loss(
     output: Output, target: jax.Array, labelled: jax.Array, config: LossConfig, coarse: bool = False
 ) -> tuple[jax.Array, dict[str, jax.Array]]:

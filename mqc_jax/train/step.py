@@ -10,7 +10,7 @@ from flax import struct
 
 from mqc_jax.config import Config, LossConfig
 from mqc_jax.models import functional
-from mqc_jax.models.mqc_sam import MQCSAM, Output
+from mqc_jax.models.mqc_sam import MQCSAM, Output, for_each
 from mqc_jax.train import losses
 
 
@@ -29,16 +29,19 @@ def teacher_forcing(config: LossConfig, steps: int, step: jax.Array) -> jax.Arra
     return config.teacher_forcing * jnp.clip(1 - step / span, 0, 1)
 
 
-def forward(net: MQCSAM, params: Any, batch: dict[str, jax.Array], forced: jax.Array | None = None) -> Output:
-    """Runs B clips of T frames, one target each.
+def forward(
+    net: MQCSAM, params: Any, batch: dict[str, jax.Array], forced: jax.Array | None = None
+) -> tuple[Output | None, jax.Array | None]:
+    """Runs B clips of T frames with R targets, as many in each clip.
 
     Args:
-      batch: `data.clips`' arrays: `frames` uint8 [B, T, S, S, 3], `masks` uint8 [B, T, S, S], `labelled` bool [B, T],
-        `input_ids` int32 [B, L], `attention_mask` int or bool [B, L].
-      forced: bool [B], clips whose memory starts from frame 0's true mask; None: none does.
+      batch: `data.clips`' arrays: `frames` uint8 [B, T, S, S, 3], `masks` uint8 [R, T, S, S], `labelled` bool [R, T],
+        `input_ids` int32 [R, L], `attention_mask` int or bool [R, L].
+      forced: bool [R], targets whose memory starts from frame 0's true mask; None: none does.
 
     Returns:
-      Outputs with leading axes [T, B].
+      Outputs with leading axes [T, R], None where R = 0; and, where the model has them, logits of the class at each
+      place of the first frames.
     """
     frames = batch["frames"]
     size, length = frames.shape[:2]
@@ -47,28 +50,36 @@ def forward(net: MQCSAM, params: Any, batch: dict[str, jax.Array], forced: jax.A
     flat = functional.encode_frame(net, params, frames.reshape(size * length, *frames.shape[2:]))
     features = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(size, length, *x.shape[1:]), 0, 1), flat)
     first = jax.tree.map(lambda x: x[0], features)
+    named = functional.classify(net, params, first) if net.config.classes else None
+    targets = batch["masks"].shape[0]
+    if not targets:
+        return None, named
     text = functional.encode_text(net, params, batch["input_ids"], batch["attention_mask"].astype(bool))
     bank, output = functional.start(net, params, first, text)
     outputs = jax.tree.map(lambda x: x[None], output)
     if length == 1:
-        return outputs
+        return outputs, named
     if forced is not None:
         truth, _ = functional.start_from_mask(net, params, first, batch["masks"][:, 0].astype(jnp.float32))
         choose = lambda a, b: jnp.where(forced.reshape(-1, *(1,) * (a.ndim - 1)), a, b)  # noqa: E731
         bank = jax.tree.map(choose, truth, bank)
-    rest = jax.tree.map(lambda x: x[1:], features)
+    rest = jax.vmap(lambda x: for_each(x, targets))(jax.tree.map(lambda x: x[1:], features))
     _, later = functional.rollout(net, params, bank, rest, remat=net.config.remat)
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outputs, later)
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outputs, later), named
 
 
 def clip_loss(
-    outputs: Output, batch: dict[str, jax.Array], config: LossConfig
+    outputs: Output | None, named: jax.Array | None, batch: dict[str, jax.Array], config: LossConfig
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Mean over frames of `losses.frame_loss`; outputs have leading axes [T, B].
+    """Mean over frames of `losses.frame_loss`; outputs and `named` are `forward`'s.
 
     Returns:
       The loss, and its terms with `J_sum` and `J_count`.
     """
+    if outputs is None:
+        loss, recall = losses.class_map_loss(named, batch["classes"])
+        loss = config.classes * loss
+        return loss, {"classes": loss, "class_recall": recall, "J_sum": jnp.zeros(()), "J_count": jnp.zeros(())}
     targets = jnp.swapaxes(batch["masks"], 0, 1).astype(jnp.float32)
     labelled = jnp.swapaxes(batch["labelled"], 0, 1).astype(jnp.float32)
     first = jax.tree.map(lambda x: x[0], outputs)
@@ -81,8 +92,12 @@ def clip_loss(
         total = total + later_total
         terms = {name: value + later_terms.get(name, 0.0) for name, value in terms.items()}
     counts = {name: terms.pop(name) for name in ("J_sum", "J_count")}
-    terms = {name: value / length for name, value in terms.items()}
-    return total / length, {**terms, **counts}
+    total, terms = jax.tree.map(lambda x: x / length, (total, terms))
+    if named is not None:
+        loss, terms["class_recall"] = losses.class_map_loss(named, batch["classes"])
+        terms["classes"] = config.classes * loss
+        total = total + terms["classes"]
+    return total, {**terms, **counts}
 
 
 def _gradient(
@@ -91,7 +106,7 @@ def _gradient(
     """Loss with its terms, and the gradient, of one batch."""
 
     def objective(params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return clip_loss(forward(net, params, batch, forced), batch, config.loss)
+        return clip_loss(*forward(net, params, batch, forced), batch, config.loss)
 
     (loss, terms), grads = jax.value_and_grad(objective, has_aux=True)(params)
     return {"loss": loss, **terms}, grads
@@ -104,8 +119,14 @@ def _accumulated(
     parts = config.accumulate
     if parts == 1:
         return _gradient(net, config, params, batch, forced)
-    # Part i takes every parts-th clip: on each device a share of its own rows, whatever the number of devices.
-    split = lambda x: jnp.swapaxes(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 0, 1)  # noqa: E731
+    size = batch["frames"].shape[0]
+
+    def split(x: jax.Array) -> jax.Array:
+        """Part i takes every parts-th clip: on each device a share of its own rows, whatever the number of devices."""
+        rows = x.shape[0] // size  # of one clip
+        apart = jnp.swapaxes(x.reshape(size // parts, parts, rows, *x.shape[1:]), 0, 1)
+        return apart.reshape(parts, size // parts * rows, *x.shape[1:])
+
     divided = jax.tree.map(split, (batch, forced))
 
     one = functools.partial(_gradient, net, config)
@@ -128,7 +149,7 @@ def train_step(
     """
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     probability = teacher_forcing(config.loss, config.steps, state.step)
-    forced = jax.random.bernoulli(key, probability, batch["frames"].shape[:1])
+    forced = jax.random.bernoulli(key, probability, batch["masks"].shape[:1])
     terms, grads = _accumulated(net, config, state.params, batch, forced)
     norm = optax.global_norm(grads)
     finite = jnp.isfinite(terms["loss"]) & jnp.isfinite(norm)
