@@ -169,7 +169,7 @@ class ModelConfig:
 
     calibration: str = "none"  # "none" | "tmcc"
     memory: str = "sam2"  # "sam2" | "dami"
-    text_every_frame: bool = False
+    text_every_frame: bool = False  # the sentence prompts later frames too, which drifts (paper, I): an ablation
     image_size: int = 480  # pixels, a multiple of 32; frames are resized to a square of this side
     hiera: HieraConfig = HieraConfig()
     bert: BertConfig = BertConfig()
@@ -210,7 +210,8 @@ class DataConfig:
     clip_length: int = 8  # frames
     max_stride: int = 3  # frames between two frames of a clip, drawn from 1..max_stride
     start: str = "first"  # "first": frame 0 of the sequence, which the sentence describes | "anywhere"
-    min_crop: float = 1.0  # training clips are cut to windows of this share of the frame's sides up to 1; 1: never cut
+    min_crop: float = 1.0  # training clips are cut to windows of at least this share of the frame's sides; 1: never cut
+    max_crop: float = 1.0  # and at most this share
     eval_image_size: int = 0  # side that held-out frames are resized to; 0: model.image_size
     eval_dir: str = ""  # where the held-out split is, if not in data_dir
     targets: int = 1  # sentences of a training clip, which share its frames; 0: only classes are learned
@@ -388,6 +389,11 @@ def check_model(model: ModelConfig) -> None:
         raise UserError(
             f"model.bert.hidden_size={model.bert.hidden_size} must be a multiple of "
             f"num_attention_heads={model.bert.num_attention_heads}"
+        )
+    if model.text_every_frame and model.calibration != "none":
+        raise UserError(
+            f'model.text_every_frame=True is an ablation of the baseline; set model.calibration="none" (it is '
+            f"{model.calibration!r})"
         )
     if model.classes < 0:
         raise UserError(f"model.classes={model.classes} must not be negative; 0 is no classification")

@@ -71,9 +71,10 @@ class ClipDataset:
         the target). "anywhere": in any frame that shows the target. A sentence made from class and position is then
         made again from that frame, because "at the top-left" may have ceased to be true; any other stays.
       min_crop: the smallest window that a clip may be cut to before the resize, as a share of the frame's sides; its
-        side is drawn between this and 1 (1: never cut), even in the logarithm, and it holds most of the target in the
-        first frame. Small targets become larger and steps cheaper at the same scale. The sentence is made again from
-        what the window shows; a clip whose sentence is not made from class and position is never cut.
+        side is drawn between this and `max_crop`, even in the logarithm, and it holds most of the target in the first
+        frame; 1: never cut. Small targets become larger and steps cheaper at the same scale. The sentence is made again
+        from what the window shows; a clip whose sentence is not made from class and position is never cut.
+      max_crop: the largest such window, unless no sentence fits it.
       targets: sentences N of a clip, which share its frames. Beyond the expression's own they are made, as eq. 4 makes
         them, from other objects of the first frame, in random order, and again from the start where there are fewer.
         0: clips without targets, of which `class_map` is what there is to learn.
@@ -93,6 +94,7 @@ class ClipDataset:
     seed: int = 0
     start: str = "first"
     min_crop: float = 1.0
+    max_crop: float = 1.0
     targets: int = 1
     reword: float = 0.0
     absent: float = 0.0
@@ -109,6 +111,8 @@ class ClipDataset:
             raise UserError(f'start={self.start!r} must be "first" or "anywhere"')
         if not 0 < self.min_crop <= 1:
             raise UserError(f"min_crop={self.min_crop} must be a share of the frame's sides, above 0 and at most 1")
+        if not self.min_crop <= self.max_crop <= 1:
+            raise UserError(f"max_crop={self.max_crop} must lie between min_crop={self.min_crop} and 1")
         self._pairs = [
             (index, expression)
             for index, sequence in enumerate(self.source.sequences)
@@ -205,7 +209,7 @@ class ClipDataset:
             mask = expression.mask(labels)
             points = np.argwhere(mask)
             for _ in range(_TRIES):
-                share = self.min_crop ** rng.uniform()
+                share = self.max_crop * (self.min_crop / self.max_crop) ** rng.uniform()
                 rows, cols = max(1, round(share * height)), max(1, round(share * width))
                 # Any window that holds one of the target's pixels is as likely: all cells of the grid are named.
                 y, x = points[rng.integers(len(points))]

@@ -75,7 +75,10 @@ class MemoryBank:
     Attributes:
       feature: memory-encoder output, [N, num_maskmem, h, w, mem_dim].
       pointer: object pointers, [N, max_obj_ptrs, d_model].
+      text: the sentences, if they are read again on every frame (`model.text_every_frame`): `input_ids` int32 [N, L],
+        their mask bool [N, L] (all False: there is none), plain words [N, L, text width]; else None.
     """
 
     feature: Slots
     pointer: Slots
+    text: tuple[jax.Array, jax.Array, jax.Array] | None = struct.field(default=None, kw_only=True)

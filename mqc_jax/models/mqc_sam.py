@@ -228,7 +228,10 @@ class MQCSAM(nn.Module):
     def start(self, features: Features, text: Text) -> tuple[MemoryBank, Output]:
         """Frame 0 from a sentence: grounds it, decodes the first mask and writes the anchor."""
         output = self.first(features, text)
-        return self.write_anchor(features, output), output
+        bank = self.write_anchor(features, output)
+        if self.config.text_every_frame:
+            bank = bank.replace(text=(text.input_ids, text.mask, text.words))
+        return bank, output
 
     def first(self, features: Features, text: Text) -> Output:
         """Frame 0 from a sentence, before anything is remembered."""
@@ -261,7 +264,12 @@ class MQCSAM(nn.Module):
         It remembers a mask that a user gave as 0 and 1, from the decoder's grid enlarged again.
         """
         output = self.output_from_mask(features, masks)
-        return self.write_anchor(features, output, binary=True), output
+        bank = self.write_anchor(features, output, binary=True)
+        if self.config.text_every_frame:
+            b, form = self.config.bert, (masks.shape[0], self.config.bert.max_tokens)
+            words = jnp.zeros((*form, b.hidden_size), self.dtype)
+            bank = bank.replace(text=(jnp.zeros(form, jnp.int32), jnp.zeros(form, bool), words))
+        return bank, output
 
     def output_from_mask(self, features: Features, masks: jax.Array) -> Output:
         """The given masks as frame 0's output; the decoder only turns them into object pointers."""
@@ -314,7 +322,11 @@ class MQCSAM(nn.Module):
         n = bank.feature.valid.shape[0]
         embedding, mass = self.read_memory(bank, features)
         nowhere = self.sam_prompt_encoder.embed_points(jnp.zeros((n, 1, 2)), -jnp.ones((n, 1), jnp.int32))
-        prediction = self._decode(embedding, features, nowhere, self.sam_prompt_encoder.no_mask(n))
+        inputs = embedding, nowhere, self.sam_prompt_encoder.no_mask(n), None
+        if bank.text is not None:
+            inputs = self._read_text_again(bank.text, features, *inputs[:3])
+        embedding, sparse, dense, sparse_mask = inputs
+        prediction = self._decode(embedding, features, sparse, dense, sparse_mask)
         output = self._output(prediction)
         entry = self.encode_memory(features, output)
         if self.config.memory == "dami":
@@ -329,6 +341,27 @@ class MQCSAM(nn.Module):
             pointer=memory_bank.write(bank.pointer, output.pointer, always),
         )
         return bank, output
+
+    def _read_text_again(
+        self, text: tuple, features: Features, embedding: jax.Array, nowhere: jax.Array, dense: jax.Array
+    ) -> tuple[jax.Array, ...]:
+        """A later frame's decoder inputs with the sentence grounded in it as in a first frame (`text_every_frame`).
+
+        Returns the embedding, sparse and dense prompts, and which sparse ones count; a target without a sentence keeps
+        what it had.
+        """
+        text = Text(*text)
+        said = text.mask.any(1)
+        grounding = self.ground(features.replace(embedding=embedding), text)
+        coarse = self.sam_prompt_encoder.embed_masks(grounding.coarse_logits[..., None])
+        counts = jnp.concatenate([~said[:, None], grounding.prompt_mask & said[:, None]], 1)
+        here = said[:, None, None, None]
+        return (
+            jnp.where(here, grounding.embedding, embedding),
+            jnp.concatenate([nowhere, grounding.prompts], 1),
+            jnp.where(here, coarse, dense),
+            counts,
+        )
 
     def read_memory(self, bank: MemoryBank, features: Features) -> tuple[jax.Array, jax.Array | None]:
         """The frame's embedding conditioned on the memory, [N, h, w, D], and DAMI's shares [N, 3] of what was read."""

@@ -40,6 +40,7 @@ def make_dataset(config: Config, tokenizer: Tokenizer, split: str, training: boo
         seed=config.seed if training else 0,
         start=config.data.start if training else "first",
         min_crop=config.data.min_crop if training else 1.0,
+        max_crop=config.data.max_crop if training else 1.0,
         targets=config.data.targets if training else 1,
         reword=config.data.reword if training else 0.0,
         absent=config.data.absent if training else 0.0,

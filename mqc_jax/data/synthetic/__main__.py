@@ -1,7 +1,7 @@
 """Writes synthetic satellite video.
 
 python -m mqc_jax.data.synthetic --output DIR --sequences N --seed S [--layout ref_youtube_vos|sat_mtb]
-    [--split train|test] [--size HxW] [--frames N] [--disable clouds,noise] [--workers N]
+    [--split train|test] [--size HxW] [--frames N] [--disable clouds,noise] [--noise X] [--workers N]
 """
 
 import re
@@ -21,6 +21,7 @@ flags.DEFINE_string("split", "train", "train or test (hard on purpose)")
 flags.DEFINE_string("size", None, "HxW in pixels for every sequence, as 512x640; by default each split's own sizes")
 flags.DEFINE_integer("frames", None, "frames in every sequence; by default each split's own lengths")
 flags.DEFINE_list("disable", [], f"difficulties to leave out, of: {', '.join(DIFFICULTIES)}, occlusion")
+flags.DEFINE_float("noise", 1.0, "factor on the sensor noise that each sequence would have")
 flags.DEFINE_integer("workers", None, "processes; all cores by default")
 
 
@@ -55,6 +56,7 @@ def main(argv: list[str]) -> int | None:
         FLAGS.frames,
         [name.strip() for name in FLAGS.disable if name.strip()],
         FLAGS.workers,
+        noise=FLAGS.noise,
     )
     print(
         f"{card['sequences']} sequences, {card['frames']} frames, {card['expressions']} expressions in {FLAGS.output}"

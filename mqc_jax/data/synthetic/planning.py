@@ -84,6 +84,7 @@ def plan_sequence(
     size: tuple[int, int] | None = None,
     frames: int | None = None,
     disable: Iterable[str] = (),
+    noise: float = 1.0,
 ) -> SequencePlan:
     """Plans sequence `index` of a split. It depends on these arguments alone, never on how many sequences there are.
 
@@ -94,6 +95,7 @@ def plan_sequence(
       size: `(H, W)` in pixels, in place of the split's own sizes.
       frames: number of frames, in place of the split's own lengths.
       disable: names from `DIFFICULTIES` (and "occlusion") to leave out.
+      noise: factor on the sensor noise that the sequence would have; everything else stays the same.
 
     Raises:
       UserError: a value is out of range.
@@ -108,7 +110,7 @@ def plan_sequence(
         streams = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index, attempt)).spawn(8)
         plan = _attempt(streams, seed, index, split, size, frames, off, strict=attempt < 30)
         if plan is not None:
-            return plan
+            return plan if noise == 1 else replace(plan, noise=plan.noise * noise)
     wanted = [f"size {size[0]}x{size[1]}"] if size else []
     wanted += [f"{frames} frames"] if frames else []
     raise UserError(

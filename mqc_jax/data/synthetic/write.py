@@ -55,6 +55,7 @@ def write_split(
     disable: Iterable[str] = (),
     workers: int | None = None,
     progress: bool = True,
+    noise: float = 1.0,
 ) -> dict:
     """Writes a split of `sequences` sequences under `output` and returns its card.
 
@@ -65,6 +66,8 @@ def write_split(
       frames: length of every sequence, in place of the split's lengths.
       disable: difficulties to leave out.
       workers: processes; all cores by default. The bytes do not depend on it.
+      progress: show a progress bar on stderr.
+      noise: factor on the sensor noise.
 
     Raises:
       UserError: a value is out of range, the split is already there, or `output` cannot be written to.
@@ -82,14 +85,17 @@ def write_split(
         raise UserError(f"frames={frames} must be between 2 and 10000")
     if size is not None and not (min(size) >= 128 and max(size) <= 4096):
         raise UserError(f"size={size[0]}x{size[1]} must be between 128x128 and 4096x4096")
+    if not 0 <= noise <= 10:
+        raise UserError(f"noise={noise} must be a factor between 0 and 10")
     disable = tuple(sorted(check_disabled(disable)))
     old = _replaceable(output, split, layout)
     workers = max(1, min(sequences, workers or os.cpu_count() or 1))
     with staged(output) as staging:
-        shared = {"seed": seed, "split": split, "size": size, "frames": frames, "disable": disable}
+        shared = {"seed": seed, "split": split, "size": size, "frames": frames, "disable": disable, "noise": noise}
         jobs = [({"index": i} | shared, layout, str(staging)) for i in range(sequences)]
         done = list(tqdm(in_order(_make, jobs, workers), total=sequences, unit="sequence", disable=not progress))
         options = {k: v for k, v in (("size", size), ("frames", frames), ("disable", disable)) if v}
+        options |= {"noise": noise} if noise != 1 else {}
         card = json.loads(json.dumps(make_card(done, split, seed, options)))  # as a reader of the file gets it
         if old is not None:
             shutil.rmtree(old)
