@@ -7,7 +7,7 @@ import _layouts
 import numpy as np
 import pytest
 
-from mqc_jax.data import clips, expressions
+from mqc_jax.data import clips, expressions, paraphrases
 from mqc_jax.data.clips import ClipDataset, batches
 from mqc_jax.data.source import Expression, Sequence, open_source
 from mqc_jax.errors import UserError
@@ -325,6 +325,9 @@ def test_reduced_decoding_hardly_changes_the_frame(tmp_path):
         ({"max_stride": 0}, "max_stride=0"),
         ({"start": "middle"}, "start='middle'"),
         ({"min_crop": 0.0}, r"min_crop=0\.0"),
+        ({"min_crop": 0.5, "max_crop": 0.4}, r"max_crop=0\.4"),
+        ({"targets": -1}, "targets=-1"),
+        ({"absent": 1.5}, r"absent=1\.5"),
         ({"min_crop": 1.5}, r"min_crop=1\.5"),
     ],
 )
@@ -344,3 +347,85 @@ def test_a_broken_frame_stops_the_stream_by_name(tmp_path):
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(UserError, match=r"video0/00000\.jpg is truncated"):
         take(1, make(open_source("ref_youtube_vos", root, "train")), 2)
+
+
+def scene() -> Gradient:
+    """Four objects that can be told apart, in 3 frames; object 2 leaves."""
+    labels = np.zeros((3, 60, 90), np.uint8)
+    labels[:, 5:13, 5:15], labels[:2, 5:13, 70:80], labels[:, 45:53, 40:50], labels[:, 25:33, 70:80] = 1, 2, 3, 4
+    return Gradient(labels, "the yacht at the top-left", {1: "yacht", 2: "yacht", 3: "freighter", 4: "small car"})
+
+
+def test_several_sentences_share_a_clips_frames():
+    seen = []
+    dataset = ClipDataset(scene(), 96, 3, tokenize=lambda t: seen.append(t) or tokenize(t), targets=4, seed=2)
+    clip = dataset[0]
+    assert clip["frames"].shape == (3, 96, 96, 3)
+    assert clip["masks"].shape == (4, 3, 96, 96)
+    named = {d.text: d.object_id for d in expressions.describe(scene().labels(0, 0), scene().sequences[0].categories)}
+    assert seen[0] == "the yacht at the top-left"
+    assert sorted(seen) == sorted(named)
+    for row, text in enumerate(seen):
+        for t in range(3):
+            np.testing.assert_array_equal(clip["masks"][row, t], resize_mask(scene().labels(0, t) == named[text], 96))
+        assert clip["present"][row].tolist() == [True, True, named[text] != 2]
+    (batch,) = take(1, dataset, 2)
+    assert batch.arrays["frames"].shape[0] == 2
+    assert batch.arrays["masks"].shape[0] == batch.arrays["input_ids"].shape[0] == 8
+    np.testing.assert_array_equal(batch.arrays["masks"][:4], clip["masks"])
+
+
+def test_a_sentence_about_nothing_names_what_is_not_there():
+    seen = []
+    dataset = ClipDataset(scene(), 96, 1, tokenize=lambda t: seen.append(t) or tokenize(t), targets=5, absent=1.0)
+    there = {d.text for d in expressions.describe(scene().labels(0, 0), scene().sequences[0].categories)}
+    for i in range(40):
+        seen.clear()
+        clip = dataset[i]
+        assert clip["present"][:, 0].tolist() == [True, *[False] * 4]
+        assert not clip["masks"][1:].any()
+        assert clip["labelled"].all()
+        assert not set(seen[1:]) & there
+
+
+def test_reworded_sentences_are_about_the_same_target():
+    seen = []
+    dataset = ClipDataset(scene(), 96, 1, tokenize=lambda t: seen.append(t) or tokenize(t), reword=1.0)
+    for i in range(60):
+        np.testing.assert_array_equal(dataset[i]["masks"][0, 0], resize_mask(scene().labels(0, 0) == 1, 96))
+    assert len(set(seen)) > 30
+
+
+def test_a_class_map_says_what_covers_most_of_each_cell():
+    clip = ClipDataset(scene(), 360, 1, targets=0, class_map=True)[0]
+    assert clip["masks"].shape == (0, 1, 360, 360)
+    labels, categories = scene().labels(0, 0), scene().sequences[0].categories
+    big = np.kron(labels, np.ones((6, 4), labels.dtype))  # 60x90 to 360x360
+    expected = np.zeros((90, 90), np.uint8)
+    for name in set(categories.values()):
+        members = [i for i, category in categories.items() if category == name]
+        coverage = np.isin(big, members).reshape(90, 4, 90, 4).mean((1, 3))
+        expected[coverage > 0.4] = paraphrases.CLASSES.index(name) + 1
+        assert not ((clip["classes"] == paraphrases.CLASSES.index(name) + 1) & (coverage < 0.3)).any()
+    where = expected > 0
+    np.testing.assert_array_equal(clip["classes"][where], expected[where])
+
+
+def test_windows_stay_within_their_bounds():
+    dataset = ClipDataset(scene(), 96, 1, min_crop=0.4, max_crop=0.5)
+    for i in range(30):
+        frame = dataset[i]["frames"][0]
+        rows = int(frame[-1, 0, 0]) - int(frame[0, 0, 0]) + 1
+        assert 0.4 * 60 - 2 <= rows <= 0.5 * 60 + 2 or rows == 60  # the whole frame where no sentence fits
+
+
+def test_splits_are_read_one_after_the_other(tmp_path):
+    root = _layouts.write_ref_youtube_vos(tmp_path, "train", sequences=2)
+    _layouts.write_ref_youtube_vos(tmp_path, "test", sequences=1)
+    parts = [open_source("ref_youtube_vos", root, split) for split in ("train", "test")]
+    both = open_source("ref_youtube_vos", root, "train+test")
+    assert both.sequences == (*parts[0].sequences, *parts[1].sequences)
+    np.testing.assert_array_equal(both.frame(2, 1), parts[1].frame(0, 1))
+    np.testing.assert_array_equal(both.labels(1, 1), parts[0].labels(1, 1))
+    with pytest.raises(UserError, match="no split 'trian'"):
+        open_source("ref_youtube_vos", root, "test+trian")

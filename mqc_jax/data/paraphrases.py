@@ -18,8 +18,8 @@ _SHIPS = ("speed_boat", "yacht", "cruise", "freighter", "naval_vessels", "other_
 _FINE: dict[str, tuple[str, ...]] = {
     "wide_bodied_aircraft": ("wide-bodied aircraft", "wide-bodied jet", "wide-body airliner", "wide-body plane"),
     "narrow_bodied_aircraft": ("narrow-bodied aircraft", "narrow-bodied jet", "narrow-body airliner"),
-    "rear_engine_aircraft": ("rear-engine aircraft", "rear-engined jet", "plane with rear engines"),
-    "four_engine_aircraft": ("four-engine aircraft", "four-engined jet", "jumbo jet", "plane with four engines"),
+    "rear_engine_aircraft": ("rear engine aircraft", "rear-engined jet", "plane with rear engines"),
+    "four_engine_aircraft": ("four engine aircraft", "four-engined jet", "jumbo jet", "plane with four engines"),
     "corporate_aircraft": ("corporate aircraft", "business jet", "private jet", "executive jet", "small jet"),
     "speed_boat": ("speed boat", "speedboat", "motorboat", "powerboat", "fast boat"),
     "yacht": ("yacht", "private yacht", "sailing yacht"),
