@@ -36,9 +36,10 @@ def initialised(module, rng, *inputs):
     return jax.tree.map(value, shapes), jax.jit(module.apply)
 
 
-def test_attention_equals_pytorchs(rng):
+@pytest.mark.parametrize("queries", [7, 3])  # more than there are keys, and fewer
+def test_attention_equals_pytorchs(rng, queries):
     module = crobim.CrossAttention(WIDTH, 4)
-    x, context = draw(rng, N, 7, WIDTH), draw(rng, N, LENGTH, WIDTH)
+    x, context = draw(rng, N, queries, WIDTH), draw(rng, N, LENGTH, WIDTH)
     mask = jnp.asarray([[True] * 5, [True, True, True, False, False]])
     params, apply = initialised(module, rng, x, context, mask)
     oracle = torch.nn.MultiheadAttention(WIDTH, 4, batch_first=True)

@@ -3,6 +3,7 @@
 python tools/export_checkpoint.py --checkpoint runs/small --output model --params_dtype bfloat16
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from mqc_jax.errors import UserError, run
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A training run's folder, or a checkpoint.")
 _OUTPUT = flags.DEFINE_string("output", None, "The folder to write.")
 _PARAMS_DTYPE = flags.DEFINE_enum("params_dtype", "float32", ["float32", "bfloat16"], "bfloat16 halves the folder.")
+_SIZE = flags.DEFINE_integer("image_size", None, "Side that frames are to be resized to; left out: as trained.")
 
 
 def main(argv: list[str]) -> None:
     if not _CHECKPOINT.value or not _OUTPUT.value:
         raise UserError("--checkpoint and --output are both needed; see --help")
     from mqc_jax import checkpoint
+    from mqc_jax.config import check_model
 
     model = checkpoint.load(_CHECKPOINT.value)
     model.require_text()
@@ -29,10 +32,13 @@ def main(argv: list[str]) -> None:
         # Where the data lay is this machine's business.
         trained["loss"], trained["optim"] = facts["run"]["loss"], facts["run"]["optim"]
         trained |= {name: facts["run"][name] for name in ("batch_size", "seed")}
+    # Naming classes was for the training alone.
+    config = dataclasses.replace(model.config, classes=0, image_size=_SIZE.value or model.config.image_size)
+    check_model(config)
     checkpoint.save(
         _OUTPUT.value,
-        model.config,
-        model.params,
+        config,
+        {name: values for name, values in model.params.items() if name != "class_head"},
         model.tokenizer,
         dtype=facts.get("dtype", "float32"),
         params_dtype=_PARAMS_DTYPE.value,
