@@ -8,10 +8,11 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 # Real video for the tests that use some; they skip, and say so, where there is none.
 export MQC_JAX_TEST_DATA ?= $(wildcard $(CURDIR)/../shared/data)
 
-.PHONY: help demo test test-all parity lint format clean
+.PHONY: help demo table test test-all parity lint format clean
 
 help:
 	@echo "make demo      one synthetic satellite clip and a sentence, segmented; prints where the report is"
+	@echo "make table     the variants and references on the benchmark's test split, from the checkpoints that ship (hours)"
 	@echo "make test      lint and the fast tests"
 	@echo "make test-all  the slow tests too"
 	@echo "make parity    the published sizes, Hiera-L included, frame by frame against PyTorch (about 8 minutes)"
@@ -39,6 +40,9 @@ browser:
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py --output demo
+
+table: $(VENV)/installed
+	$(BIN)/python benchmarks/table.py --output runs/table
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

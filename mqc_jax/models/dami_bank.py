@@ -155,7 +155,7 @@ def register(
         mass=mass,
     )
     # Hidden frames leave no trace in the past either: while the target is gone everything looks new.
-    return DecoupledBank(
+    return bank.replace(
         feature=memory_bank.put(memory_bank.put(bank.feature, weighted, where_short), seen.entry, where_pool),
         pointer=memory_bank.put(bank.pointer, seen.pointer, where_short | where_pool),
         score=jnp.where(where_pool, jax.lax.stop_gradient(score)[:, None], bank.score),

@@ -336,7 +336,7 @@ class MQCSAM(nn.Module):
             bank, decision = dami_bank.register(self.config.dami, bank, seen, self.robustness_scorer, mass)
             return bank, output.replace(decision=decision)
         always = jnp.ones(n, bool)
-        bank = MemoryBank(
+        bank = bank.replace(
             feature=memory_bank.write(bank.feature, entry, always),
             pointer=memory_bank.write(bank.pointer, output.pointer, always),
         )
@@ -354,7 +354,8 @@ class MQCSAM(nn.Module):
         said = text.mask.any(1)
         grounding = self.ground(features.replace(embedding=embedding), text)
         coarse = self.sam_prompt_encoder.embed_masks(grounding.coarse_logits[..., None])
-        counts = jnp.concatenate([~said[:, None], grounding.prompt_mask & said[:, None]], 1)
+        silent = jnp.broadcast_to(~said[:, None], nowhere.shape[:2])
+        counts = jnp.concatenate([silent, grounding.prompt_mask & said[:, None]], 1)
         here = said[:, None, None, None]
         return (
             jnp.where(here, grounding.embedding, embedding),

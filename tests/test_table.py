@@ -1,0 +1,111 @@
+"""The table of variants: its numbers are the metric's own, its intervals hold, its references do what they say."""
+
+import importlib.util
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tiny
+
+import mqc_jax
+from mqc_jax.data.source import open_source
+from mqc_jax.metrics import FrameScore
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def table():
+    spec = importlib.util.spec_from_file_location("table", ROOT / "benchmarks" / "table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def frames(rng: np.random.Generator, sequences: int, gain: float = 0.0) -> list:
+    found = []
+    for s in range(sequences):
+        level = rng.uniform(0.2, 0.7)
+        found += [((f"s{s}", "0"), f"{t:05d}", FrameScore(level + gain, level + gain)) for t in range(4)]
+    return found
+
+
+def test_a_difference_is_drawn_pairwise(table):
+    low = table.summary(frames(np.random.default_rng(0), 12))
+    high = table.summary(frames(np.random.default_rng(0), 12, 0.05))
+    # Sequences differ by far more than the gain, but each of them gains.
+    np.testing.assert_allclose(table.difference(high, low), [0.05] * 3, atol=1e-9)
+    other = table.summary(frames(np.random.default_rng(1), 12))
+    mean, below, above = table.difference(other, low)
+    assert below < mean < above
+    assert above - below > 0.05
+
+
+def test_the_opencv_reference_moves_the_first_mask_with_its_box(table, tiny_model, monkeypatch):
+    mask = np.zeros((1, 80, 100), bool)
+    mask[0, 30:40, 20:34] = True
+
+    class First(mqc_jax.Tracker):
+        def push(self, frame):
+            return [table.dataclasses.replace(out, masks=mask) for out in super().push(frame)]
+
+    monkeypatch.setattr(table.mqc_jax, "Tracker", First)
+    tracker = table.BoxTracker(tiny_model, ["the yacht at the left"])
+    rng = np.random.default_rng(0)
+    texture = rng.integers(0, 255, (10, 14, 3), np.uint8)
+    ground = cv2.GaussianBlur(rng.integers(60, 90, (80, 100, 3), np.uint8), (0, 0), 3)
+    centres = []
+    for t in range(8):
+        frame = ground.copy()
+        frame[30:40, 20 + 3 * t : 34 + 3 * t] = texture
+        (out,) = tracker.push(frame)
+        assert out.frame_index == t
+        assert out.masks.sum() == mask.sum()
+        centres.append(np.nonzero(out.masks[0])[1].mean())
+    assert abs(centres[-1] - centres[0] - 21) <= 4
+    assert tracker.finish() == []
+
+
+def test_targets_without_words_start_from_their_true_masks(table, tiny_dataset, tiny_model, tmp_path):
+    source = open_source("ref_youtube_vos", tiny_dataset, "test")
+    table.compute("true_mask", tiny_model, table.WithoutWords(source), tmp_path / "true_mask")
+    first = [score for _, frame, score in table.frames_of(tmp_path / "true_mask") if frame.endswith("00000")]
+    assert min(score.j for score in first) > 0.35  # 30 pixels, seen on a grid of 16x16
+
+
+def test_attributes_and_sizes_cover_every_target(table, tiny_dataset):
+    source = open_source("ref_youtube_vos", tiny_dataset, "test")
+    groups = table.groups({"7": source})
+    sizes = [groups[name] for _, _, name in table.SIZES]
+    everybody = {(f"7/{s.name}", e.id) for s in source.sequences for e in s.expressions}
+    assert set().union(*sizes) == everybody
+    assert sum(map(len, sizes)) == len(everybody)
+    rng = np.random.default_rng(0)
+    scored = {"baseline": [], "full": []}
+    for target in sorted(everybody):
+        level = rng.uniform(0.2, 0.6)
+        scored["baseline"].append((target, "00000", FrameScore(level, level)))
+        scored["full"].append((target, "00000", FrameScore(level + 0.1, level + 0.1)))
+    text = table.table(scored, {"7": source})
+    assert text.count("| baseline |") == 2
+    assert text.count("| full |") == 2
+
+
+def test_the_sentence_on_every_frame_changes_later_frames_alone(tiny_model, tmp_path):
+    pictures = tiny.frames(4)
+    again = tiny_model.replace(text_every_frame=True)
+    plain, repeated = (mqc_jax.Tracker(model, ["the yacht at the left"]) for model in (tiny_model, again))
+    given = [mqc_jax.Tracker(model, masks=np.ones((1, 64, 64), bool)) for model in (tiny_model, again)]
+    for t, picture in enumerate(pictures):
+        a, b = plain.push(picture)[0], repeated.push(picture)[0]
+        assert np.array_equal(a.mask_logits, b.mask_logits) == (t == 0)
+        c, d = (tracker.push(picture)[0] for tracker in given)
+        np.testing.assert_allclose(c.mask_logits, d.mask_logits, atol=1e-4)
+        if t == 1:
+            repeated.save(tmp_path / "state.npz")
+    restored = mqc_jax.Tracker.restore(again, tmp_path / "state.npz")
+    for picture, expected in zip(pictures[2:], (None, b), strict=True):
+        out = restored.push(picture)[0]
+        if expected is not None:
+            np.testing.assert_array_equal(out.mask_logits, expected.mask_logits)
