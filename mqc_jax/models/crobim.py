@@ -75,7 +75,7 @@ class CrossAttention(nn.Module):
             return self._many_queries(x, context, mask, split(wq), split(bq), (wk, bk), (wv, bv), (wo, bo))
         return self._few_queries(x, context, mask, (wq, bq), split(wk), split(wv), split(bv), (wo, bo))
 
-    def _many_queries(self, x, context, mask, wq, bq, key, value, out):  # noqa: ANN001, ANN202
+    def _many_queries(self, x, context, mask, wq, bq, key, value, out):
         (n, _, _), (_, heads, depth) = context.shape, wq.shape
         keys = (context @ key[0] + key[1]).reshape(n, -1, heads, depth)
         values = (context @ value[0] + value[1]).reshape(n, -1, heads, depth)
@@ -89,7 +89,7 @@ class CrossAttention(nn.Module):
         said = jnp.einsum("nkhd,hdf->nhkf", values, out[0].reshape(heads, depth, -1)).reshape(n, heads * count, -1)
         return share @ said + out[1]
 
-    def _few_queries(self, x, context, mask, query, wk, wv, bv, out):  # noqa: ANN001, ANN202
+    def _few_queries(self, x, context, mask, query, wk, wv, bv, out):
         (n, count, _), (_, heads, depth) = x.shape, wk.shape
         queries = (x @ query[0] + query[1]).reshape(n, count, heads, depth) * depth**-0.5
         # The keys' bias adds the same to all scores of a query, which the softmax does not see.
