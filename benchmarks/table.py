@@ -146,7 +146,7 @@ def compute(row: str, model: Model, source: VideoSource, folder: Path) -> None:
             return
         raise UserError(f"{folder} holds the scores of another model or size; give another --output")
     given = WithoutWords(source) if row == "true_mask" else source
-    evaluate_model(given, tracker_of(row, model), str(folder), targets_at_once=1, facts=facts)
+    evaluate_model(given, tracker_of(row, model), str(folder), facts=facts, even=False)
 
 
 Frames = list[tuple[tuple[str, str], str, FrameScore]]

@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from mqc_jax import metrics
+from mqc_jax import groups, metrics
 from mqc_jax.config import CALIBRATIONS, MEMORIES
 from mqc_jax.data.source import Expression, Sequence, VideoSource, open_source
 from mqc_jax.errors import UserError, run
@@ -78,6 +78,7 @@ def evaluate_model(
     targets_at_once: int = TARGETS_AT_ONCE,
     facts: dict[str, Any] | None = None,
     progress: bool = True,
+    even: bool = True,
 ) -> dict[str, Any]:
     """Runs a tracker over every sequence of a split with all its sentences, writes masks and scores.
 
@@ -89,9 +90,10 @@ def evaluate_model(
       output: folder to write; masks of an earlier run in it are replaced.
       max_sequences: only the first so many.
       targets_at_once: sentences in one tracker. A group that is not full is filled by repeating its last sentence,
-        and the repetitions' masks are dropped, so that every tracker has one shape.
+        and the repetitions' masks are dropped, so that every tracker has one shape, unless `even` is False.
       facts: stored in metrics.json under `model`.
       progress: show a progress bar on stderr.
+      even: whether the tracker wants groups of one size; on a CPU it follows targets one by one (`groups.largest`).
 
     Returns:
       What metrics.json holds.
@@ -119,7 +121,8 @@ def evaluate_model(
                 folders = [staging / "masks" / sequence.name / expression.id for expression in group]
                 for folder in folders:
                     folder.mkdir(parents=True)
-                tracker = make_tracker(_prompts(source, position, [*group, *group[-1:] * (per_group - len(group))]))
+                filling = group[-1:] * (per_group - len(group)) if even else ()
+                tracker = make_tracker(_prompts(source, position, [*group, *filling]))
                 timer = _Timer()
                 for t, out in _follow(source, position, sequence, tracker, timer):
                     truth = source.labels(position, t)
@@ -368,6 +371,7 @@ def _run_model(values: flags.FlagValues) -> dict[str, Any]:
         max_sequences=values.max_sequences,
         targets_at_once=values.targets_at_once,
         facts=model_facts(model),
+        even=groups.largest() > 1,
     )
 
 

@@ -117,6 +117,11 @@ def step(net: MQCSAM, params, bank: MemoryBank, features: Features) -> tuple[Mem
     return functional.step(net, params, bank, features)
 
 
+def largest() -> int:
+    """Most targets of one group on this platform."""
+    return LARGEST.get(jax.default_backend(), LARGEST["default"])
+
+
 def kept(ids: list[int], dropped: set[int]) -> np.ndarray:
     """The rows of a group that stay, int [M]."""
     return np.array([row for row, number in enumerate(ids) if number not in dropped], int)
@@ -124,11 +129,10 @@ def kept(ids: list[int], dropped: set[int]) -> np.ndarray:
 
 def prompts(model: Model, targets: Iterable[Target]) -> Iterator[Prompt]:
     """Divides targets that start together into groups, in their order."""
-    largest = LARGEST.get(jax.default_backend(), LARGEST["default"])
-    size = model.config.image_size
+    most, size = largest(), model.config.image_size
     for has_text, alike in itertools.groupby(targets, lambda target: target.text is not None):
         alike = list(alike)
-        for some in (alike[i : i + largest] for i in range(0, len(alike), largest)):
+        for some in (alike[i : i + most] for i in range(0, len(alike), most)):
             ids = [target.id for target in some]
             if has_text:
                 texts = [target.text for target in some]

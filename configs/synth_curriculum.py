@@ -1,0 +1,73 @@
+"""The checkpoints that ship, trained in four stages on two CPU cores, each from the one before it.
+
+A small model has no pretrained encoder, and a sentence teaches about one object. So the encoder first learns what is
+where, from all objects at once; then sentences, several to a frame, as people say them and about what is not there;
+then to follow, from clips; then DAMI's memory. Frames are cut to windows in which targets are as large as they are in
+whole frames at `data.eval_image_size`, at a quarter of the cost.
+
+SYN="python -m mqc_jax.data.synthetic"
+STILL="--frames 2 --disable late_start,leaves_frame,occlusion"
+$SYN --output data/stills --sequences 2400 --seed 101 $STILL
+$SYN --output data/stills --split test --sequences 1500 --seed 102 $STILL
+$SYN --output data/clips --sequences 300 --seed 201 --frames 14
+$SYN --output data/clips --split test --sequences 240 --seed 202 --frames 14
+$SYN --output data/val --split test --sequences 60 --seed 902 $STILL
+
+TRAIN="python -m mqc_jax.train"
+$TRAIN --config configs/synth_curriculum.py:encoder --workdir runs/encoder
+$TRAIN --config configs/synth_curriculum.py:words --workdir runs/words --config.init_from=runs/encoder
+$TRAIN --config configs/synth_curriculum.py:clips --workdir runs/clips --config.init_from=runs/words
+$TRAIN --config configs/synth_curriculum.py:dami --workdir runs/dami --config.init_from=runs/clips
+"""
+
+import importlib.util
+from pathlib import Path
+
+import ml_collections
+
+from mqc_jax.errors import UserError, nearest
+
+STAGES = ("encoder", "words", "clips", "dami")
+
+
+def _small() -> ml_collections.ConfigDict:
+    """`configs/synth_small.py`, which lies beside this file."""
+    path = Path(__file__).with_name("synth_small.py")
+    spec = importlib.util.spec_from_file_location("synth_small", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+def get_config(stage: str = "encoder") -> ml_collections.ConfigDict:
+    """The small model's run of one stage, `--config configs/synth_curriculum.py:STAGE`."""
+    if stage not in STAGES:
+        raise UserError(f"unknown stage {stage!r}{nearest(stage, STAGES)}; known: {', '.join(STAGES)}")
+    c = _small()
+    c.model.image_size = 320
+    c.model.classes = 14
+    c.log_every = 20
+    c.eval_every = 0
+    c.picture_every = 10**6
+    c.data.update(
+        dataset="ref_youtube_vos", data_dir="data/stills", train_split="train+test", eval_dir="data/val",
+        start="anywhere", min_crop=0.3, max_crop=0.65, clip_length=1, eval_image_size=640,
+    )  # fmt: skip
+    if stage == "encoder":
+        c.steps, c.batch_size, c.data.targets = 1500, 12, 0
+        c.optim.update(learning_rate=1e-3, warmup_steps=20)
+        return c
+    c.data.update(reword=0.5, absent=0.15)
+    c.loss.update(focal=60.0, classes=0.5)
+    c.eval_every, c.eval_clips = 300, 48
+    if stage == "words":
+        c.steps, c.batch_size, c.data.targets = 2400, 6, 3
+        c.optim.update(learning_rate=7e-4, warmup_steps=30)
+        return c
+    c.data.update(data_dir="data/clips", clip_length=3, max_stride=3, targets=2)
+    c.steps, c.batch_size = 600, 3
+    c.optim.update(learning_rate=3e-4, warmup_steps=20)
+    c.loss.teacher_forcing = 0.3
+    if stage == "dami":
+        c.model.memory = "dami"
+    return c
