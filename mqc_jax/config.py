@@ -213,9 +213,11 @@ class DataConfig:
     min_crop: float = 1.0  # training clips are cut to windows of at least this share of the frame's sides; 1: never cut
     max_crop: float = 1.0  # and at most this share
     eval_image_size: int = 0  # side that held-out frames are resized to; 0: model.image_size
+    square: bool = False  # such windows are square, with a share of the frame's shorter side
     eval_dir: str = ""  # where the held-out split is, if not in data_dir
     targets: int = 1  # sentences of a training clip, which share its frames; 0: only classes are learned
     reword: float = 0.0  # probability that a sentence made from class and position is said in other words
+    placeless: float = 0.0  # probability that a sentence names no place, where its class alone will do
     absent: float = 0.0  # probability that a further sentence of a clip names what is not there
     num_threads: int = 2
 
@@ -454,7 +456,7 @@ def check(config: Config) -> None:
             "config.data.targets=0 teaches the image encoder alone, on single frames; set config.model.classes=14 and "
             "config.data.clip_length=1"
         )
-    for name in ("reword", "absent"):
+    for name in ("reword", "placeless", "absent"):
         if not 0.0 <= getattr(config.data, name) <= 1.0:
             raise UserError(f"config.data.{name}={getattr(config.data, name)} must lie in [0, 1]")
     if config.data.eval_image_size:

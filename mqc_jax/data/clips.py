@@ -75,11 +75,15 @@ class ClipDataset:
         frame; 1: never cut. Small targets become larger and steps cheaper at the same scale. The sentence is made again
         from what the window shows; a clip whose sentence is not made from class and position is never cut.
       max_crop: the largest such window, unless no sentence fits it.
+      square: windows are square, with a side that is a share of the frame's shorter one, as `tiled.TiledTracker` cuts
+        them; else they have the frame's shape.
       targets: sentences N of a clip, which share its frames. Beyond the expression's own they are made, as eq. 4 makes
         them, from other objects of the first frame, in random order, and again from the start where there are fewer.
         0: clips without targets, of which `class_map` is what there is to learn.
       reword: probability that a sentence made from class and position is said in other words (`paraphrases`).
-      absent: probability that a further sentence names a class that is not at the place it names: nothing is there.
+      placeless: probability that a sentence leaves its place out, where one class alone tells which object is meant.
+      absent: probability that a further sentence names a class that is not at the place it names, or nowhere in the
+        frame if it leaves its place out: nothing is there.
       class_map: whether clips hold `classes`, what is where in their first frame.
 
     Raises:
@@ -95,8 +99,10 @@ class ClipDataset:
     start: str = "first"
     min_crop: float = 1.0
     max_crop: float = 1.0
+    square: bool = False
     targets: int = 1
     reword: float = 0.0
+    placeless: float = 0.0
     absent: float = 0.0
     class_map: bool = False
 
@@ -104,7 +110,7 @@ class ClipDataset:
         for field, least in (("image_size", 1), ("clip_length", 1), ("max_stride", 1), ("targets", 0)):
             if getattr(self, field) < least:
                 raise UserError(f"{field}={getattr(self, field)} must be at least {least}")
-        for field in ("reword", "absent"):
+        for field in ("reword", "placeless", "absent"):
             if not 0 <= getattr(self, field) <= 1:
                 raise UserError(f"{field}={getattr(self, field)} must lie in [0, 1], since it is a probability")
         if self.start not in ("first", "anywhere"):
@@ -211,6 +217,8 @@ class ClipDataset:
             for _ in range(_TRIES):
                 share = self.max_crop * (self.min_crop / self.max_crop) ** rng.uniform()
                 rows, cols = max(1, round(share * height)), max(1, round(share * width))
+                if self.square:
+                    rows = cols = min(rows, cols)
                 # Any window that holds one of the target's pixels is as likely: all cells of the grid are named.
                 y, x = points[rng.integers(len(points))]
                 top = int(rng.integers(max(0, y - rows + 1), min(y, height - rows) + 1))
@@ -234,35 +242,44 @@ class ClipDataset:
         """`targets` pairs of a target and a sentence that is true of it in `part`, the first frame's window."""
         if not self.targets:
             return []
-        if self.targets == 1 and not self.reword:
+        if self.targets == 1 and not self.reword and not self.placeless:
             return [(expression, text)]
         plain = expressions.describe(part, categories)
-        own = [d for d in plain if (d.object_id,) == expression.object_ids]
+        positional = _is_positional(expression, categories)
         first = text
-        if own and _is_positional(expression, categories) and rng.random() < self.reword:
-            free = paraphrases.describe_freely(part, categories, rng)
-            own = [d for d in free if (d.object_id,) == expression.object_ids] or own
-            first = paraphrases.reword(own[0], rng)
+        if positional:
+            own = [d for d in plain if (d.object_id,) == expression.object_ids]
+            first = self._said(rng, part, categories, own[0]) if own else text
         chosen = [(expression, first)]
         others: list[expressions.Description] = []
         while len(chosen) < self.targets:
             if rng.random() < self.absent:
-                nothing = _nothing_there(part, categories, rng)
+                nothing = _nothing_there(part, categories, rng, anywhere=rng.random() < self.placeless)
                 said = paraphrases.reword(nothing, rng) if rng.random() < self.reword else nothing.text
                 chosen.append((Expression("nothing", said, (_NO_OBJECT,)), said))
                 continue
-            reworded = rng.random() < self.reword
             if not others:
-                free = paraphrases.describe_freely(part, categories, rng) if reworded else plain
-                found = [d for d in free if (d.object_id,) != expression.object_ids]
+                found = [d for d in plain if (d.object_id,) != expression.object_ids]
                 others = [found[i] for i in rng.permutation(len(found))]
             if not others:
                 chosen.append(chosen[0])
                 continue
             one = others.pop()
-            said = paraphrases.reword(one, rng) if reworded else one.text
+            said = self._said(rng, part, categories, one)
             chosen.append((Expression(str(one.object_id), said, (one.object_id,)), said))
         return chosen
+
+    def _said(
+        self, rng: np.random.Generator, part: np.ndarray, categories: Mapping[int, str], plain: expressions.Description
+    ) -> str:
+        """A sentence for one object: the template's, or in other words, or without a place."""
+        one, reworded = plain, rng.random() < self.reword
+        if reworded:
+            free = paraphrases.describe_freely(part, categories, rng)
+            one = next((d for d in free if d.object_id == plain.object_id), plain)
+        if rng.random() < self.placeless and not one.attribute and paraphrases.is_only(one, part, categories):
+            one = expressions.Description(one.object_id, f"the {one.phrase}", "", one.phrase, "")
+        return paraphrases.reword(one, rng) if reworded else one.text
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         return np.random.default_rng((self.seed, 0, epoch)).permutation(len(self._pairs))
@@ -401,9 +418,12 @@ def _class_map(labels: np.ndarray, categories: Mapping[int, str], side: int) -> 
 
 
 def _nothing_there(
-    labels: np.ndarray, categories: Mapping[int, str], rng: np.random.Generator
+    labels: np.ndarray, categories: Mapping[int, str], rng: np.random.Generator, anywhere: bool
 ) -> expressions.Description:
-    """A class and a place that do not go together in the first frame: half the time a class that is elsewhere in it."""
+    """A class and a place that do not go together in the first frame, half the time of a class that is elsewhere in it.
+
+    With `anywhere` a class that it does not show at all, without a place.
+    """
     there = {
         (expressions.class_phrase(categories[i]), expressions.location(expressions.grid_cell(x, y, labels.shape)))
         for i, (x, y, _) in expressions.centroids(labels).items()
@@ -411,6 +431,10 @@ def _nothing_there(
     }
     shown = sorted({phrase for phrase, _ in there})
     known = [expressions.class_phrase(name) for name in paraphrases.CLASSES]
+    missing = [phrase for phrase in known if phrase not in shown]
+    if anywhere and missing:
+        phrase = missing[rng.integers(len(missing))]
+        return expressions.Description(_NO_OBJECT, f"the {phrase}", "", phrase, "")
     while True:
         phrases = shown if shown and rng.random() < 0.5 else known
         phrase = phrases[rng.integers(len(phrases))]

@@ -68,7 +68,9 @@ _HELD_OUT_SENTENCES = (
 
 
 def _places(place: str) -> list[str]:
-    """How a cell is spoken: "top-left" -> "in the upper left corner", "in the north-west", ..."""
+    """How a cell is spoken: "top-left" -> "in the upper left corner", "in the north-west", ...; "" -> [""]."""
+    if not place:
+        return [""]
     if place == "center":
         return [
             "at the center", "in the center", "in the middle", "in the centre", "in the center of the image",
@@ -126,6 +128,14 @@ def describe_freely(
     return describe(labels, categories)
 
 
+def is_only(description: Description, labels: np.ndarray, categories: Mapping[int, str]) -> bool:
+    """Whether a description's phrase alone, without a place, fits one object of a first frame."""
+    classes = next((c for c, words in _COARSE if description.phrase in words), None)
+    there = [categories[i] for i in np.unique(labels).tolist() if i in categories]
+    fits = [name for name in there if (name in classes if classes else class_phrase(name) == description.phrase)]
+    return len(fits) == 1
+
+
 def reword(description: Description, rng: np.random.Generator, held_out: bool = False) -> str:
     """Another sentence for the same object.
 
@@ -142,7 +152,11 @@ def reword(description: Description, rng: np.random.Generator, held_out: bool = 
     attribute = said[rng.integers(len(said))]
     sentences = _HELD_OUT_SENTENCES if held_out else _SENTENCES
     what = f"{attribute} {name}" if attribute else name
-    return sentences[rng.integers(len(sentences))].format(what=what, where=where)
+    said = sentences[rng.integers(len(sentences))]
+    if not where:
+        said = said.replace(" that is {where}", "").replace(" located {where}", "").replace("{where}, ", "")
+        said = said.replace(" {where}", "")
+    return said.format(what=what, where=where)
 
 
 _NAMES = {class_phrase(category): names for category, names in _FINE.items()}

@@ -43,7 +43,9 @@ def make_dataset(config: Config, tokenizer: Tokenizer, split: str, training: boo
         max_crop=config.data.max_crop if training else 1.0,
         targets=config.data.targets if training else 1,
         reword=config.data.reword if training else 0.0,
+        placeless=config.data.placeless if training else 0.0,
         absent=config.data.absent if training else 0.0,
+        square=config.data.square and training,
         class_map=training and config.model.classes > 0,
     )
 
