@@ -16,6 +16,7 @@ bootstraps over sequences; a difference to the baseline is drawn pairwise, over 
 
 import csv
 import dataclasses
+import functools
 import itertools
 import json
 from collections.abc import Callable, Iterable
@@ -31,7 +32,7 @@ from mqc_jax.checkpoint import Model
 from mqc_jax.data.source import VideoSource, open_source
 from mqc_jax.data.synthetic.write import write_split
 from mqc_jax.errors import UserError, run
-from mqc_jax.evaluate import evaluate_model
+from mqc_jax.evaluate import evaluate_model, new_tracker
 from mqc_jax.metrics import CONFIDENCE, RESAMPLES, FrameScore, Scores
 from mqc_jax.predict import model_facts
 from mqc_jax.results import FrameResult
@@ -51,6 +52,7 @@ _FRAME_SIZE = flags.DEFINE_string("frame_size", None, "HxW of every frame in pla
 _FRAMES = flags.DEFINE_integer("frames", None, "Frames of every sequence in place of the split's own lengths.")
 _NOISE = flags.DEFINE_float("noise", 1.0, "Factor on the sensor noise.")
 _SIZE = flags.DEFINE_integer("size", None, "Side that frames are resized to; left out: the checkpoint's own.")
+_TILE = flags.DEFINE_integer("tile", None, "Search and follow in windows of so many pixels, as evaluate does.")
 _ROWS = flags.DEFINE_list("rows", list(ROWS), f"Rows to compute, of: {', '.join(ROWS)}.")
 
 
@@ -72,8 +74,8 @@ class WithoutWords:
 class BoxTracker:
     """The baseline's first masks, moved along with the boxes that OpenCV's MIL tracker follows."""
 
-    def __init__(self, model: Model, texts: list[str]):
-        self._tracker = mqc_jax.Tracker(model, texts)
+    def __init__(self, model: Model, tile: int | None, texts: list[str]):
+        self._tracker = new_tracker(model, tile, texts)
         self._first: FrameResult | None = None
         self._followers: list[Any] = []
         self._places: list[tuple[int, int] | None] = []
@@ -131,7 +133,7 @@ def models() -> dict[str, Model]:
 def tracker_of(row: str, model: Model) -> Callable[[Any], Any]:
     """What `evaluate_model` calls to begin a sequence."""
     if row == "opencv":
-        return lambda given: BoxTracker(model, given)
+        return functools.partial(BoxTracker, model, _TILE.value)
     return lambda given: (
         mqc_jax.Tracker(model, given) if isinstance(given, list) else mqc_jax.Tracker(model, masks=given)
     )
@@ -139,7 +141,7 @@ def tracker_of(row: str, model: Model) -> Callable[[Any], Any]:
 
 def compute(row: str, model: Model, source: VideoSource, folder: Path) -> None:
     """Writes the row's scores, unless they are there and of the same model."""
-    facts = {"row": row, **model_facts(model)}
+    facts = {"row": row, "tile": _TILE.value, **model_facts(model)}
     done = folder / "metrics.json"
     if done.exists():
         if json.loads(done.read_text())["model"] == json.loads(json.dumps(facts)):

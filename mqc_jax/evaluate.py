@@ -13,6 +13,7 @@ each frame and target with every gate's numbers. Plain DAVIS
 """
 
 import contextlib
+import functools
 import json
 import shutil
 import sys
@@ -26,6 +27,7 @@ from absl import flags
 from tqdm import tqdm
 
 from mqc_jax import groups, metrics
+from mqc_jax.checkpoint import Model
 from mqc_jax.config import CALIBRATIONS, MEMORIES
 from mqc_jax.data.source import Expression, Sequence, VideoSource, open_source
 from mqc_jax.errors import UserError, run
@@ -33,6 +35,8 @@ from mqc_jax.files import staged
 from mqc_jax.memory_log import DecisionTable
 from mqc_jax.metrics import FrameScore, Reacquisition, Scores, in_threads, read_prediction, score_frame
 from mqc_jax.predict import MAX_HELD, WARM_UP, write_mask
+from mqc_jax.tiled import TiledTracker
+from mqc_jax.tracker import Tracker
 
 TARGETS_AT_ONCE = 4
 """Sentences in one tracker. They share the image encoding; a fixed number keeps it to one compilation."""
@@ -310,13 +314,16 @@ def _define_flags() -> None:
     flags.DEFINE_enum("calibration", None, CALIBRATIONS, "Overrides the checkpoint's model.calibration.")
     flags.DEFINE_enum("memory", None, MEMORIES, "Overrides the checkpoint's model.memory.")
     flags.DEFINE_integer("max_sequences", None, "Evaluate only the first so many sequences.", lower_bound=1)
+    flags.DEFINE_integer(
+        "tile", None, "Search frame 0 in tiles of so many pixels (0: the model's size) and follow in windows of them."
+    )
     flags.DEFINE_integer("targets_at_once", TARGETS_AT_ONCE, "Sentences that share one image encoding.", lower_bound=1)
     flags.DEFINE_string("predictions", None, "Masks to score: <sequence>/<expression>/<frame:05d>.png.")
     flags.DEFINE_string("ground_truth", None, "True masks, in the same form.")
     flags.DEFINE_string("output", None, "Folder to write results to.")
 
 
-_MODEL_FLAGS = ("checkpoint", "data_dir", "dataset", "calibration", "memory", "max_sequences")
+_MODEL_FLAGS = ("checkpoint", "data_dir", "dataset", "calibration", "memory", "tile", "max_sequences")
 _DATA_FLAGS = ("data_dir", "dataset", "max_sequences")
 _TREE_FLAGS = ("predictions", "ground_truth")
 
@@ -353,6 +360,14 @@ def main(argv: list[str]) -> None:
     print(f"{line} over {summary['n_frames']} frames of {summary['n_targets']} targets: {values.output}")
 
 
+def new_tracker(model: Model, tile: int | None, given: list[str] | np.ndarray) -> Any:
+    """A tracker of sentences, or of first masks bool [N, H, W]; with `tile` one that sees windows of the frames."""
+    prompts = {"texts": given} if isinstance(given, list) else {"masks": given}
+    if tile is None:
+        return Tracker(model, **prompts)
+    return TiledTracker(model, **prompts, tile=tile)
+
+
 def _run_model(values: flags.FlagValues) -> dict[str, Any]:
     import mqc_jax
     from mqc_jax.predict import model_facts
@@ -366,11 +381,11 @@ def _run_model(values: flags.FlagValues) -> dict[str, Any]:
         model = model.replace(**switches)
     return evaluate_model(
         source,
-        lambda given: mqc_jax.Tracker(model, given) if isinstance(given, list) else mqc_jax.Tracker(model, masks=given),
+        functools.partial(new_tracker, model, values.tile),
         values.output,
         max_sequences=values.max_sequences,
         targets_at_once=values.targets_at_once,
-        facts=model_facts(model),
+        facts=model_facts(model) | ({} if values.tile is None else {"tile": values.tile}),
         even=groups.largest() > 1,
     )
 

@@ -429,3 +429,34 @@ def test_splits_are_read_one_after_the_other(tmp_path):
     np.testing.assert_array_equal(both.labels(1, 1), parts[0].labels(1, 1))
     with pytest.raises(UserError, match="no split 'trian'"):
         open_source("ref_youtube_vos", root, "test+trian")
+
+
+def test_a_sentence_without_a_place_fits_one_object_of_the_frame():
+    seen = []
+    dataset = ClipDataset(
+        scene(), 96, 1, tokenize=lambda t: seen.append(t) or tokenize(t), targets=4, placeless=1.0, absent=0.3
+    )
+    labels, categories = scene().labels(0, 0), scene().sequences[0].categories
+    placeless = set()
+    for i in range(60):
+        seen.clear()
+        clip = dataset[i]
+        for row, text in enumerate(seen):
+            if " at the " in text:
+                continue
+            placeless.add(text)
+            members = [k for k, name in categories.items() if f"the {expressions.class_phrase(name)}" == text]
+            assert len(members) <= 1
+            expected = labels == members[0] if members else np.zeros_like(labels, bool)
+            np.testing.assert_array_equal(clip["masks"][row, 0], resize_mask(expected, 96))
+    assert {"the freighter", "the small car"} < placeless
+    assert "the yacht" not in placeless  # there are two
+    assert len(placeless) > 6  # and others that the frame does not show
+
+
+def test_square_windows_have_the_shorter_sides_share():
+    dataset = ClipDataset(scene(), 96, 1, min_crop=0.4, max_crop=0.5, square=True)
+    for i in range(30):
+        frame = dataset[i]["frames"][0].astype(int)
+        rows, cols = (frame[-1, -1, axis] - frame[0, 0, axis] + 1 for axis in (0, 1))
+        assert abs(rows - cols) <= 2 or (rows, cols) == (60, 90)

@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -50,8 +51,8 @@ def test_the_opencv_reference_moves_the_first_mask_with_its_box(table, tiny_mode
         def push(self, frame):
             return [table.dataclasses.replace(out, masks=mask) for out in super().push(frame)]
 
-    monkeypatch.setattr(table.mqc_jax, "Tracker", First)
-    tracker = table.BoxTracker(tiny_model, ["the yacht at the left"])
+    monkeypatch.setattr(table, "new_tracker", lambda model, tile, given: First(model, given))
+    tracker = table.BoxTracker(tiny_model, None, ["the yacht at the left"])
     rng = np.random.default_rng(0)
     texture = rng.integers(0, 255, (10, 14, 3), np.uint8)
     ground = cv2.GaussianBlur(rng.integers(60, 90, (80, 100, 3), np.uint8), (0, 0), 3)
@@ -67,8 +68,9 @@ def test_the_opencv_reference_moves_the_first_mask_with_its_box(table, tiny_mode
     assert tracker.finish() == []
 
 
-def test_targets_without_words_start_from_their_true_masks(table, tiny_dataset, tiny_model, tmp_path):
+def test_targets_without_words_start_from_their_true_masks(table, tiny_dataset, tiny_model, tmp_path, monkeypatch):
     source = open_source("ref_youtube_vos", tiny_dataset, "test")
+    monkeypatch.setattr(table, "_TILE", SimpleNamespace(value=None))
     table.compute("true_mask", tiny_model, table.WithoutWords(source), tmp_path / "true_mask")
     first = [score for _, frame, score in table.frames_of(tmp_path / "true_mask") if frame.endswith("00000")]
     assert min(score.j for score in first) > 0.35  # 30 pixels, seen on a grid of 16x16
