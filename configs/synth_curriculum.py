@@ -2,8 +2,8 @@
 
 A small model has no pretrained encoder, and a sentence teaches about one object. So the encoder first learns what is
 where, from all objects at once; then sentences, several to a frame, as people say them and about what is not there;
-then to follow, from clips; then DAMI's memory. Frames are cut to windows in which targets are as large as they are in
-whole frames at `data.eval_image_size`, at a quarter of the cost.
+then to follow, from clips; then DAMI's memory. Frames are cut to square windows, as `--tile` cuts them: a target of a
+few hundred pixels in a frame of a million is learned from and followed at the size at which it can be told apart.
 
 SYN="python -m mqc_jax.data.synthetic"
 STILL="--frames 2 --disable late_start,leaves_frame,occlusion"
@@ -51,15 +51,14 @@ def get_config(stage: str = "encoder") -> ml_collections.ConfigDict:
     c.picture_every = 10**6
     c.data.update(
         dataset="ref_youtube_vos", data_dir="data/stills", train_split="train+test", eval_dir="data/val",
-        start="anywhere", min_crop=0.2, max_crop=0.5, clip_length=1, eval_image_size=768,
+        start="anywhere", min_crop=0.15, max_crop=0.6, square=True, clip_length=1, eval_image_size=768,
     )  # fmt: skip
     if stage == "encoder":
         c.steps, c.batch_size, c.data.targets = 1500, 12, 0
         c.optim.update(learning_rate=1e-3, warmup_steps=20)
         return c
-    c.data.update(reword=0.5, absent=0.15)
+    c.data.update(reword=0.5, placeless=0.5, absent=0.3)
     c.loss.update(focal=60.0, classes=0.5)
-    c.eval_every, c.eval_clips = 300, 48
     if stage == "words":
         c.steps, c.batch_size, c.data.targets = 2400, 6, 3
         c.optim.update(learning_rate=7e-4, warmup_steps=30)

@@ -246,7 +246,7 @@ class LossConfig:
     dice: float = 1.0
     iou: float = 1.0
     objectness: float = 1.0
-    coarse: float = 1.0  # weight of (focal + dice) on the coarse mask
+    coarse: float = 1.0  # weight of focal + dice on the coarse mask; focal also where the target is absent
     classes: float = 1.0  # weight of naming the class at each place of the first frame (model.classes > 0)
     scorer: float = 1.0  # weight of the robustness scorer's regression (memory="dami")
     focal_alpha: float = 0.25

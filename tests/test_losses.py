@@ -126,8 +126,8 @@ def expected_terms(output: Output, target: np.ndarray) -> dict[str, list[float]]
         gaps = [abs(float(i) - numpy_iou(h, truth)) for i, h in zip(output.ious[n], hypotheses[n], strict=True)]
         logit = torch.tensor(float(output.presence_logits[n]))
         entropy = torch.nn.functional.binary_cross_entropy_with_logits(logit, torch.tensor(present))
-        rough = 20 * numpy_focal(coarse[n, 0], truth) + numpy_dice(coarse[n, 0], truth)
-        values = (focals[best] * present, dices[best] * present, np.mean(gaps) * present, entropy, rough * present)
+        rough = 20 * numpy_focal(coarse[n, 0], truth) + present * numpy_dice(coarse[n, 0], truth)
+        values = (focals[best] * present, dices[best] * present, np.mean(gaps) * present, entropy, rough)
         for name, value in zip(terms, values, strict=True):
             terms[name].append(float(value))
     return terms
@@ -162,19 +162,20 @@ def test_the_best_hypothesis_counts_wherever_it_stands(rng):
     assert moved.tolist() == [False, False, True]
 
 
-def test_an_absent_target_leaves_only_the_presence_term(rng):
+def test_an_absent_target_leaves_only_the_presence_term_and_an_empty_coarse_mask(rng):
     output = make_output(rng, 2)
     nothing = jnp.zeros((2, SIDE, SIDE))
     total, terms = FRAME_LOSS(output, nothing, jnp.ones(2), CONFIG, coarse=True)
-    assert [float(terms[name]) for name in ("focal", "dice", "iou", "coarse")] == [0, 0, 0, 0]
+    assert [float(terms[name]) for name in ("focal", "dice", "iou")] == [0, 0, 0]
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(
         torch.from_numpy(np.asarray(output.presence_logits).copy()), torch.zeros(2)
     )
-    np.testing.assert_allclose(total, entropy, rtol=1e-6)
+    np.testing.assert_allclose(total, float(entropy) + float(terms["coarse"]), rtol=1e-6)
     assert terms["J_count"] == 0
     gradient = gradients(output, nothing, jnp.ones(2))
     assert not np.asarray(gradient.hypotheses).any()
-    assert not np.asarray(gradient.coarse_logits).any()
+    assert (np.asarray(gradient.coarse_logits) >= 0).all()  # nowhere does it pay to light up
+    assert np.asarray(gradient.coarse_logits).any()
     assert np.asarray(gradient.presence_logits).all()
 
 
@@ -218,7 +219,7 @@ def test_a_clips_loss_is_the_mean_of_its_frames(rng):
     labelled = np.array([[1, 1], [1, 0], [1, 1]], np.float32)
     outputs = jax.tree.map(lambda *x: jnp.stack(x), *frames)
     batch = {"masks": targets.swapaxes(0, 1).astype(np.uint8), "labelled": labelled.T.astype(bool)}
-    total, terms = jax.jit(step.clip_loss, static_argnums=2)(outputs, batch, CONFIG)
+    total, terms = jax.jit(step.clip_loss, static_argnums=3)(outputs, None, batch, CONFIG)
     each = [
         FRAME_LOSS(o, jnp.asarray(t), jnp.asarray(k), CONFIG, coarse=i == 0)
         for i, (o, t, k) in enumerate(zip(frames, targets, labelled, strict=True))
@@ -240,6 +241,7 @@ def test_focal_per_target_is_the_sum_over_the_targets_size(rng):
     target = make_target(rng, 5)
     target[4] = 0
     per_target = losses.focal(logits, target, LossConfig(focal_per="target"))
-    size = np.maximum(target.sum((1, 2)), 1)
+    size = target.sum((1, 2))
+    size[4] = SIDE * SIDE  # a frame without the target
     expected = np.array([numpy_focal(*x) for x in zip(logits, target, strict=True)]) * SIDE * SIDE / size
     np.testing.assert_allclose(per_target, expected, rtol=1e-5)

@@ -16,7 +16,8 @@ def focal(logits: jax.Array, target: jax.Array, config: LossConfig) -> jax.Array
     """Sigmoid focal loss (Lin et al. 2017): float [B, H, W], target in {0, 1} -> [B].
 
     The mean over pixels (SAM2) makes a target of 0.1 % of the frame count a thousandth of what surrounds it; the sum
-    over pixels divided by the target's (Lin et al.'s own normalisation) gives targets of all sizes one voice.
+    over pixels divided by the target's (Lin et al.'s own normalisation) gives targets of all sizes one voice. Of a frame
+    without the target it is the mean either way.
     """
     cross_entropy = optax.sigmoid_binary_cross_entropy(logits, target)
     probability = jax.nn.sigmoid(logits)
@@ -25,7 +26,8 @@ def focal(logits: jax.Array, target: jax.Array, config: LossConfig) -> jax.Array
     values = weight * missed**config.focal_gamma * cross_entropy
     if config.focal_per == "pixel":
         return values.mean((-2, -1))
-    return values.sum((-2, -1)) / jnp.maximum(target.sum((-2, -1)), 1)
+    pixels = target.sum((-2, -1))
+    return values.sum((-2, -1)) / jnp.where(pixels > 0, pixels, values.shape[-2] * values.shape[-1])
 
 
 def dice(logits: jax.Array, target: jax.Array) -> jax.Array:
@@ -98,8 +100,10 @@ def frame_loss(
     }
     if coarse:
         full = upsample(output.coarse_logits, size)
-        terms["coarse"] = (
-            config.coarse * present * (config.focal * focal(full, target, config) + config.dice * dice(full, target))
+        # Where the sentence names nothing that is there, the bridge must light up nothing; the decoder's masks are then
+        # left to the presence score, as in SAM2.
+        terms["coarse"] = config.coarse * (
+            config.focal * focal(full, target, config) + config.dice * present * dice(full, target)
         )
     predicted = upsample(output.mask_logits, size)
     overlap = iou(predicted, target)
