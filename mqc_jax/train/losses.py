@@ -16,8 +16,8 @@ def focal(logits: jax.Array, target: jax.Array, config: LossConfig) -> jax.Array
     """Sigmoid focal loss (Lin et al. 2017): float [B, H, W], target in {0, 1} -> [B].
 
     The mean over pixels (SAM2) makes a target of 0.1 % of the frame count a thousandth of what surrounds it; the sum
-    over pixels divided by the target's (Lin et al.'s own normalisation) gives targets of all sizes one voice. Of a frame
-    without the target it is the mean either way.
+    over pixels divided by the target's (Lin et al.'s own normalisation) gives targets of all sizes one voice. Of a
+    frame without the target it is the mean either way.
     """
     cross_entropy = optax.sigmoid_binary_cross_entropy(logits, target)
     probability = jax.nn.sigmoid(logits)
