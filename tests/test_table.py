@@ -1,27 +1,19 @@
 """The table of variants: its numbers are the metric's own, its intervals hold, its references do what they say."""
 
-import importlib.util
+import dataclasses
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
-import pytest
 import tiny
 
 import mqc_jax
 from mqc_jax.data.source import open_source
 from mqc_jax.metrics import FrameScore
 
-ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def table():
-    spec = importlib.util.spec_from_file_location("table", ROOT / "benchmarks" / "table.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import variants
 
 
 def frames(rng: np.random.Generator, sequences: int, gain: float = 0.0) -> list:
@@ -32,27 +24,27 @@ def frames(rng: np.random.Generator, sequences: int, gain: float = 0.0) -> list:
     return found
 
 
-def test_a_difference_is_drawn_pairwise(table):
-    low = table.summary(frames(np.random.default_rng(0), 12))
-    high = table.summary(frames(np.random.default_rng(0), 12, 0.05))
+def test_a_difference_is_drawn_pairwise():
+    low = variants.summary(frames(np.random.default_rng(0), 12))
+    high = variants.summary(frames(np.random.default_rng(0), 12, 0.05))
     # Sequences differ by far more than the gain, but each of them gains.
-    np.testing.assert_allclose(table.difference(high, low), [0.05] * 3, atol=1e-9)
-    other = table.summary(frames(np.random.default_rng(1), 12))
-    mean, below, above = table.difference(other, low)
+    np.testing.assert_allclose(variants.difference(high, low), [0.05] * 3, atol=1e-9)
+    other = variants.summary(frames(np.random.default_rng(1), 12))
+    mean, below, above = variants.difference(other, low)
     assert below < mean < above
     assert above - below > 0.05
 
 
-def test_the_opencv_reference_moves_the_first_mask_with_its_box(table, tiny_model, monkeypatch):
+def test_the_opencv_reference_moves_the_first_mask_with_its_box(tiny_model, monkeypatch):
     mask = np.zeros((1, 80, 100), bool)
     mask[0, 30:40, 20:34] = True
 
     class First(mqc_jax.Tracker):
         def push(self, frame):
-            return [table.dataclasses.replace(out, masks=mask) for out in super().push(frame)]
+            return [dataclasses.replace(out, masks=mask) for out in super().push(frame)]
 
-    monkeypatch.setattr(table, "new_tracker", lambda model, tile, given: First(model, given))
-    tracker = table.BoxTracker(tiny_model, None, ["the yacht at the left"])
+    monkeypatch.setattr(variants, "new_tracker", lambda model, tile, given: First(model, given))
+    tracker = variants.BoxTracker(tiny_model, None, ["the yacht at the left"])
     rng = np.random.default_rng(0)
     texture = rng.integers(0, 255, (10, 14, 3), np.uint8)
     ground = cv2.GaussianBlur(rng.integers(60, 90, (80, 100, 3), np.uint8), (0, 0), 3)
@@ -68,18 +60,17 @@ def test_the_opencv_reference_moves_the_first_mask_with_its_box(table, tiny_mode
     assert tracker.finish() == []
 
 
-def test_targets_without_words_start_from_their_true_masks(table, tiny_dataset, tiny_model, tmp_path, monkeypatch):
+def test_targets_without_words_start_from_their_true_masks(tiny_dataset, tiny_model, tmp_path):
     source = open_source("ref_youtube_vos", tiny_dataset, "test")
-    monkeypatch.setattr(table, "_TILE", SimpleNamespace(value=None))
-    table.compute("true_mask", tiny_model, table.WithoutWords(source), tmp_path / "true_mask")
-    first = [score for _, frame, score in table.frames_of(tmp_path / "true_mask") if frame.endswith("00000")]
+    variants.compute("true_mask", tiny_model, variants.WithoutWords(source), tmp_path / "true_mask")
+    first = [score for _, frame, score in variants.frames_of(tmp_path / "true_mask") if frame.endswith("00000")]
     assert min(score.j for score in first) > 0.35  # 30 pixels, seen on a grid of 16x16
 
 
-def test_attributes_and_sizes_cover_every_target(table, tiny_dataset):
+def test_attributes_and_sizes_cover_every_target(tiny_dataset):
     source = open_source("ref_youtube_vos", tiny_dataset, "test")
-    groups = table.groups({"7": source})
-    sizes = [groups[name] for _, _, name in table.SIZES]
+    groups = variants.groups({"7": source})
+    sizes = [groups[name] for _, _, name in variants.SIZES]
     everybody = {(f"7/{s.name}", e.id) for s in source.sequences for e in s.expressions}
     assert set().union(*sizes) == everybody
     assert sum(map(len, sizes)) == len(everybody)
@@ -89,7 +80,7 @@ def test_attributes_and_sizes_cover_every_target(table, tiny_dataset):
         level = rng.uniform(0.2, 0.6)
         scored["baseline"].append((target, "00000", FrameScore(level, level)))
         scored["full"].append((target, "00000", FrameScore(level + 0.1, level + 0.1)))
-    text = table.table(scored, {"7": source})
+    text = variants.table(scored, {"7": source})
     assert text.count("| baseline |") == 2
     assert text.count("| full |") == 2
 

@@ -1,0 +1,189 @@
+"""The rows of the table of variants: what runs in each, and how their scores become one table."""
+
+import csv
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+import mqc_jax
+from mqc_jax.checkpoint import Model
+from mqc_jax.data.source import VideoSource
+from mqc_jax.errors import UserError
+from mqc_jax.evaluate import evaluate_model, new_tracker
+from mqc_jax.metrics import CONFIDENCE, RESAMPLES, FrameScore, Scores
+from mqc_jax.predict import model_facts
+from mqc_jax.results import FrameResult
+
+ROWS = ("baseline", "tmcc", "dami", "full", "every_frame", "true_mask", "opencv")
+NUMBERS = ("J&F", "J", "J_recall", "F", "F_recall")
+TAGS = ("occlusion", "look_alikes", "weak_saliency", "late_start", "static")
+SIZES = ((0.0, 0.0003, "< 0.03 %"), (0.0003, 0.001, "0.03-0.1 %"), (0.001, 1.0, "> 0.1 %"))
+
+
+class WithoutWords:
+    """A source whose targets are given by their true first masks."""
+
+    def __init__(self, source: VideoSource):
+        self._source = source
+        mute = lambda s: tuple(dataclasses.replace(e, text="") for e in s.expressions)  # noqa: E731
+        self.sequences = tuple(dataclasses.replace(s, expressions=mute(s)) for s in source.sequences)
+
+    def frame(self, sequence: int, t: int, reduce: int = 1) -> np.ndarray:
+        return self._source.frame(sequence, t, reduce)
+
+    def labels(self, sequence: int, t: int) -> np.ndarray | None:
+        return self._source.labels(sequence, t)
+
+
+class BoxTracker:
+    """The baseline's first masks, moved along with the boxes that OpenCV's MIL tracker follows."""
+
+    def __init__(self, model: Model, tile: int | None, texts: list[str]):
+        self._tracker = new_tracker(model, tile, texts)
+        self._first: FrameResult | None = None
+        self._followers: list[Any] = []
+        self._places: list[tuple[int, int] | None] = []
+
+    def push(self, frame: np.ndarray) -> list[FrameResult]:
+        """The frame's result at once."""
+        if self._first is None:
+            (self._first,) = self._tracker.push(frame)
+            self._latest = self._first
+            for mask in self._first.masks:
+                follower = None
+                if mask.any():
+                    follower = cv2.TrackerMIL.create()
+                    follower.init(frame, cv2.boundingRect(mask.astype(np.uint8)))
+                self._followers.append(follower)
+            return [self._first]
+        masks = np.stack([self._moved(frame, *row) for row in zip(self._followers, self._first.masks, strict=True)])
+        self._latest = dataclasses.replace(self._first, frame_index=self._latest.frame_index + 1, masks=masks)
+        return [self._latest]
+
+    def finish(self) -> list[FrameResult]:
+        """Nothing is held back."""
+        return []
+
+    @staticmethod
+    def _moved(frame: np.ndarray, follower: Any, mask: np.ndarray) -> np.ndarray:
+        if follower is None:
+            return mask
+        found, box = follower.update(frame)
+        if not found:
+            return np.zeros_like(mask)
+        x, y, _, _ = cv2.boundingRect(mask.astype(np.uint8))
+        move = np.array([[1, 0, box[0] - x], [0, 1, box[1] - y]], np.float32)
+        moved = cv2.warpAffine(mask.astype(np.uint8), move, mask.shape[::-1], flags=cv2.INTER_NEAREST)
+        return moved.astype(bool)
+
+
+def models(baseline: str, full: str | None, size: int | None) -> dict[str, Model]:
+    """Row -> the model that it runs, from two checkpoints (None: the one that ships); `size` replaces their own."""
+    switches = {"image_size": size} if size else {}
+    plain = {"calibration": "none", **switches}
+    of_sam2, of_dami = mqc_jax.load(baseline), mqc_jax.load(full)
+    return {
+        "baseline": of_sam2.replace(**plain),
+        "tmcc": of_sam2.replace(calibration="tmcc", **switches),
+        "dami": of_dami.replace(memory="dami", **plain),
+        "full": of_dami.replace(memory="dami", calibration="tmcc", **switches),
+        "every_frame": of_sam2.replace(text_every_frame=True, **plain),
+        "true_mask": of_dami.replace(memory="dami", **plain),
+        "opencv": of_sam2.replace(**plain),
+    }
+
+
+def tracker_of(row: str, model: Model, tile: int | None) -> Callable[[Any], Any]:
+    """What `evaluate_model` calls to begin a sequence."""
+    if row == "opencv":
+        return functools.partial(BoxTracker, model, tile)
+    return lambda given: (
+        mqc_jax.Tracker(model, given) if isinstance(given, list) else mqc_jax.Tracker(model, masks=given)
+    )
+
+
+def compute(row: str, model: Model, source: VideoSource, folder: Path, tile: int | None = None) -> None:
+    """Writes the row's scores, unless they are there and of the same model."""
+    facts = {"row": row, "tile": tile, **model_facts(model)}
+    done = folder / "metrics.json"
+    if done.exists():
+        if json.loads(done.read_text())["model"] == json.loads(json.dumps(facts)):
+            return
+        raise UserError(f"{folder} holds the scores of another model or size; give another --output")
+    given = WithoutWords(source) if row == "true_mask" else source
+    evaluate_model(given, tracker_of(row, model, tile), str(folder), facts=facts, even=False)
+
+
+Frames = list[tuple[tuple[str, str], str, FrameScore]]
+"""((sequence, expression), frame, score) of every frame in which a target is seen."""
+
+
+def frames_of(folder: Path) -> Frames:
+    with open(folder / "per_frame.csv", newline="") as file:
+        return [
+            ((line["sequence"], line["expression"]), line["frame"], FrameScore(float(line["J"]), float(line["F"])))
+            for line in csv.DictReader(file)
+        ]
+
+
+def summary(frames: Frames, chosen: set[tuple[str, str]] | None = None) -> dict[str, Any]:
+    """`Scores.summary` of some targets' frames."""
+    scores = Scores()
+    for target, frame, score in frames:
+        if chosen is None or target in chosen:
+            scores.add_score(*target, frame, score)
+    return scores.summary()
+
+
+def difference(one: dict[str, Any], other: dict[str, Any], seed: int = 0) -> tuple[float, float, float]:
+    """J&F of `one` less that of `other`, and the bounds of its paired bootstrap over sequences."""
+    names = sorted(one["per_sequence"])
+    counts = np.array([one["per_sequence"][n]["n_targets"] for n in names])
+    gains = np.array([one["per_sequence"][n]["J&F"] - other["per_sequence"][n]["J&F"] for n in names]) * counts
+    drawn = np.random.default_rng(seed).integers(0, len(names), (RESAMPLES, len(names)))
+    means = gains[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(gains.sum() / counts.sum()), float(low), float(high)
+
+
+def groups(sources: dict[str, VideoSource]) -> dict[str, set[tuple[str, str]]]:
+    """Attribute -> its targets, named as in `frames_of` with the split's seed in front of the sequence."""
+    found: dict[str, set[tuple[str, str]]] = {name: set() for name in (*TAGS, *(name for _, _, name in SIZES))}
+    for seed, source in sources.items():
+        for position, sequence in enumerate(source.sequences):
+            labels = source.labels(position, 0)
+            for expression in sequence.expressions:
+                target = (f"{seed}/{sequence.name}", expression.id)
+                for tag in set(sequence.tags) & set(TAGS):
+                    found[tag].add(target)
+                share = expression.mask(labels).mean()
+                name = next(name for low, high, name in SIZES if low <= share < high)
+                found[name].add(target)
+    return found
+
+
+def table(scored: dict[str, Frames], sources: dict[str, VideoSource]) -> str:
+    """The rows as Markdown."""
+    totals = {row: summary(frames) for row, frames in scored.items()}
+    lines = ["| row | J&F (95 %) | J | J-recall | F | F-recall | against the baseline (95 %) |", "|" + "---|" * 7]
+    for row, total in totals.items():
+        interval = total["confidence_interval"]
+        bounds = f" ({interval['J&F'][0]:.3f} to {interval['J&F'][1]:.3f})" if interval else ""
+        gain = ""
+        if row != "baseline" and "baseline" in totals and interval:
+            gain = "{:+.3f} ({:+.3f} to {:+.3f})".format(*difference(total, totals["baseline"]))
+        numbers = " | ".join(f"{total[name]:.3f}" for name in NUMBERS[1:])
+        lines.append(f"| {row} | {total['J&F']:.3f}{bounds} | {numbers} | {gain} |")
+    by_attribute = groups(sources)
+    lines += ["", "| J&F of targets | " + " | ".join(f"{n} ({len(t)})" for n, t in by_attribute.items()) + " |"]
+    lines.append("|" + "---|" * (len(by_attribute) + 1))
+    for row, frames in scored.items():
+        parts = [summary(frames, chosen)["J&F"] if chosen else None for chosen in by_attribute.values()]
+        lines.append(f"| {row} | " + " | ".join("" if x is None else f"{x:.3f}" for x in parts) + " |")
+    return "\n".join(lines)
