@@ -1,8 +1,13 @@
-"""J of single frames by the target's size: whole frames, or windows of them as training may cut them.
+"""What a sentence finds in single frames: whole ones, or windows of them as training may cut them.
 
     python benchmarks/held_out.py --data_dir data/tfds [--split test] [--size 640] [--min_crop 1] [--clips 60]
+    python benchmarks/held_out.py --data_dir data/val --dataset ref_youtube_vos --size 320 --min_crop 0.2
+        --max_crop 0.3 --square --targets 4 --absent 0.4
 
-Clips are the same for every checkpoint. J is at the model's resolution, from the sentence alone.
+Frames are the same for every checkpoint, and so are the targets for every wording: the template's ("the yacht at the
+top-left"), other words that training uses, words kept from training, and no place at all where the class alone tells.
+J is at the model's resolution, from the sentence alone; `found` is how often the coarse map is highest on the target;
+`presence` is how often a target that is there gets a higher presence score than one that is not (0.5 is chance).
 """
 
 import dataclasses
@@ -26,7 +31,17 @@ _DATASET = flags.DEFINE_string("dataset", "rs_rvos_synth", "A TFDS name or a lay
 _SPLIT = flags.DEFINE_string("split", "test", "Split of the dataset.")
 _SIZE = flags.DEFINE_integer("size", 640, "Side that frames are resized to.")
 _MIN_CROP = flags.DEFINE_float("min_crop", 1.0, "Smallest window, as a share of the frame's sides; 1: whole frames.")
+_MAX_CROP = flags.DEFINE_float("max_crop", 1.0, "Largest window.")
+_SQUARE = flags.DEFINE_bool("square", False, "Windows are square.")
+_TARGETS = flags.DEFINE_integer("targets", 1, "Sentences of a frame.", lower_bound=1)
+_ABSENT = flags.DEFINE_float("absent", 0.0, "Share of further sentences that name what is not there.")
 _CLIPS = flags.DEFINE_integer("clips", 60, "Frames to score.", lower_bound=1)
+WORDINGS = {
+    "template": {},
+    "other words": {"reword": 1.0},
+    "words kept from training": {"reword": 1.0, "unheard": True},
+    "without a place": {"placeless": 1.0},
+}
 BINS = (0.0, 0.0005, 0.002, 0.01, 1.0)
 
 
@@ -41,34 +56,54 @@ def main(argv: list[str]) -> None:
         ids, mask = model.tokenizer.encode([text], net.config.bert.max_tokens)
         return {"input_ids": ids[0], "attention_mask": mask[0]}
 
-    dataset = ClipDataset(
-        open_source(_DATASET.value, _DATA_DIR.value, _SPLIT.value),
-        image_size=_SIZE.value,
-        clip_length=1,
-        tokenize=tokenize,
-        seed=3,
-        start="anywhere" if _MIN_CROP.value < 1 else "first",
-        min_crop=_MIN_CROP.value,
-    )
-
     @jax.jit
     def score(params, frame, truth, ids, mask):
-        text = functional.encode_text(net, params, ids[None], mask[None])
+        """J, whether the coarse map peaks on the target, and the presence logit, each [N]."""
+        text = functional.encode_text(net, params, ids, mask)
         _, output = functional.start(net, params, functional.encode_frame(net, params, frame[None]), text)
-        return losses.iou(losses.upsample(output.mask_logits, truth.shape), truth[None])[0]
+        full = lambda logits: losses.upsample(logits, truth.shape[1:])  # noqa: E731
+        peaks = full(output.coarse_logits).reshape(len(truth), -1).argmax(1)
+        found = jax.vmap(lambda mask, peak: mask.reshape(-1)[peak])(truth, peaks)
+        return losses.iou(full(output.mask_logits), truth), found, output.presence_logits
 
-    rows = []
-    for i in range(_CLIPS.value):
-        clip = dataset[i]
-        truth = clip["masks"][0, 0].astype(np.float32)
-        j = score(model.params, clip["frames"][0], truth, clip["input_ids"][0], clip["attention_mask"][0].astype(bool))
-        rows.append((float(j), float(truth.mean())))
-    j, area = np.array(rows).T
-    print(f"J {j.mean():.3f}, above 0.1 in {(j > 0.1).mean():.2f} of {len(j)}; median area {np.median(area):.4%}")
-    for low, high in itertools.pairwise(BINS):
-        here = (area > low) & (area <= high)
-        if here.any():
-            print(f"  targets of {low:.2%} to {high:.2%}: J {j[here].mean():.3f} over {here.sum()}")
+    source = open_source(_DATASET.value, _DATA_DIR.value, _SPLIT.value)
+    for name, wording in WORDINGS.items():
+        dataset = ClipDataset(
+            source,
+            image_size=_SIZE.value,
+            clip_length=1,
+            tokenize=tokenize,
+            seed=3,
+            start="anywhere" if _MIN_CROP.value < 1 else "first",
+            min_crop=_MIN_CROP.value,
+            max_crop=_MAX_CROP.value,
+            square=_SQUARE.value,
+            targets=_TARGETS.value,
+            absent=_ABSENT.value,
+            **wording,
+        )
+        rows = []
+        for i in range(_CLIPS.value):
+            clip = dataset[i]
+            truth = clip["masks"][:, 0].astype(np.float32)
+            given = clip["frames"][0], truth, clip["input_ids"], clip["attention_mask"].astype(bool)
+            rows += zip(*map(np.asarray, score(model.params, *given)), truth.mean((1, 2)), strict=True)
+        told(name, np.array(rows, float))
+
+
+def told(name: str, rows: np.ndarray) -> None:
+    """Prints what [J, found, presence logit, area] of each sentence say."""
+    there = rows[:, 3] > 0
+    j, found, presence, area = rows[there].T
+    line = f"{name}: J {j.mean():.3f}, found {found.mean():.2f} of {len(j)}; median area {np.median(area):.4%}"
+    if not there.all():
+        line += f"; presence {(presence[:, None] > rows[~there, 2]).mean():.2f}"
+    print(line, flush=True)
+    if name == next(iter(WORDINGS)):
+        for low, high in itertools.pairwise(BINS):
+            here = (area > low) & (area <= high)
+            if here.any():
+                print(f"  targets of {low:.2%} to {high:.2%}: J {j[here].mean():.3f} over {here.sum()}")
 
 
 if __name__ == "__main__":

@@ -460,3 +460,15 @@ def test_square_windows_have_the_shorter_sides_share():
         frame = dataset[i]["frames"][0].astype(int)
         rows, cols = (frame[-1, -1, axis] - frame[0, 0, axis] + 1 for axis in (0, 1))
         assert abs(rows - cols) <= 2 or (rows, cols) == (60, 90)
+
+
+def test_unheard_words_are_those_kept_from_training():
+    texts = {}
+    for unheard in (False, True):
+        seen = texts.setdefault(unheard, set())
+        dataset = ClipDataset(
+            scene(), 96, 1, tokenize=lambda t, s=seen: s.add(t) or tokenize(t), targets=4, reword=1.0, unheard=unheard
+        )
+        for i in range(40):
+            dataset[i]
+    assert not texts[False] & texts[True]

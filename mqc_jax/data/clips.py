@@ -81,6 +81,7 @@ class ClipDataset:
         them, from other objects of the first frame, in random order, and again from the start where there are fewer.
         0: clips without targets, of which `class_map` is what there is to learn.
       reword: probability that a sentence made from class and position is said in other words (`paraphrases`).
+      unheard: whether those other words are the ones kept from training, to score with.
       placeless: probability that a sentence leaves its place out, where one class alone tells which object is meant.
       absent: probability that a further sentence names a class that is not at the place it names, or nowhere in the
         frame if it leaves its place out: nothing is there.
@@ -102,6 +103,7 @@ class ClipDataset:
     square: bool = False
     targets: int = 1
     reword: float = 0.0
+    unheard: bool = False
     placeless: float = 0.0
     absent: float = 0.0
     class_map: bool = False
@@ -255,7 +257,7 @@ class ClipDataset:
         while len(chosen) < self.targets:
             if rng.random() < self.absent:
                 nothing = _nothing_there(part, categories, rng, anywhere=rng.random() < self.placeless)
-                said = paraphrases.reword(nothing, rng) if rng.random() < self.reword else nothing.text
+                said = paraphrases.reword(nothing, rng, self.unheard) if rng.random() < self.reword else nothing.text
                 chosen.append((Expression("nothing", said, (_NO_OBJECT,)), said))
                 continue
             if not others:
@@ -279,7 +281,7 @@ class ClipDataset:
             one = next((d for d in free if d.object_id == plain.object_id), plain)
         if rng.random() < self.placeless and not one.attribute and paraphrases.is_only(one, part, categories):
             one = expressions.Description(one.object_id, f"the {one.phrase}", "", one.phrase, "")
-        return paraphrases.reword(one, rng) if reworded else one.text
+        return paraphrases.reword(one, rng, self.unheard) if reworded else one.text
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         return np.random.default_rng((self.seed, 0, epoch)).permutation(len(self._pairs))
