@@ -1,4 +1,4 @@
-"""The checkpoints that ship, trained in four stages on two CPU cores, each from the one before it.
+"""The small model from nothing in four stages on two CPU cores, each from the one before it.
 
 A small model has no pretrained encoder, and a sentence teaches about one object. So the encoder first learns what is
 where, from all objects at once; then sentences, several to a frame, as people say them and about what is not there;
