@@ -231,6 +231,8 @@ def save(
     with files.staged(output) as staging:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save((staging / PARAMS).absolute(), narrow(params, params_dtype))
+        # It says where the folder was written, which is nobody else's business.
+        (staging / PARAMS / "commit_success.txt").unlink(missing_ok=True)
         tokenizer.save(staging / TOKENIZER)
         (staging / CONFIG).write_text(describe(config, dtype, **facts))
         # Orbax's files are named by content: an older folder must go, not be merged into.
