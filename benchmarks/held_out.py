@@ -4,8 +4,9 @@
     python benchmarks/held_out.py --data_dir data/val --dataset ref_youtube_vos --size 320 --min_crop 0.2
         --max_crop 0.3 --square --targets 4 --absent 0.4
 
-Frames are the same for every checkpoint, and so are the targets for every wording: the template's ("the yacht at the
-top-left"), other words that training uses, words kept from training, and no place at all where the class alone tells.
+Frames and sentences are the same for every checkpoint. Each wording is scored: the template's ("the yacht at the
+top-left"), other words that training uses, words kept from training, and no place at all where the class alone tells;
+further targets of a frame are drawn anew for each, so that their numbers differ a little.
 J is at the model's resolution, from the sentence alone; `found` is how often the coarse map is highest on the target;
 `presence` is how often a target that is there gets a higher presence score than one that is not (0.5 is chance).
 """

@@ -53,7 +53,7 @@ class CrossAttention(nn.Module):
 
     A sentence has a few tokens, an image thousands. So the projections are multiplied into the side with fewer tokens,
     and the other meets two products instead of four, with its heads never apart from its channels: the same numbers to
-    rounding, in a third less time.
+    rounding, and less memory to go through.
     """
 
     features: int
