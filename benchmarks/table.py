@@ -32,7 +32,7 @@ BASELINE = str(Path(mqc_jax.__file__).parent / "assets" / "checkpoint")
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the data, the masks and the table.")
 _BASELINE = flags.DEFINE_string("baseline", None, "Checkpoint with SAM2's memory; left out: the one that ships.")
-_FULL = flags.DEFINE_string("full", None, "Checkpoint with DAMI's memory; left out: the one that ships.")
+_FULL = flags.DEFINE_string("full", None, "Checkpoint with DAMI's memory; left out: the baseline's.")
 _SEEDS = flags.DEFINE_list("seeds", [str(BENCHMARK_SEED)], "Seeds of the generated test splits.")
 _SEQUENCES = flags.DEFINE_integer("sequences", 29, "Sequences of each split.", lower_bound=1)
 _FRAME_SIZE = flags.DEFINE_string("frame_size", None, "HxW of every frame in place of the split's own sizes.")

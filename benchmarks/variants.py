@@ -84,10 +84,10 @@ class BoxTracker:
 
 
 def models(baseline: str, full: str | None, size: int | None) -> dict[str, Model]:
-    """Row -> the model that it runs, from two checkpoints (None: the one that ships); `size` replaces their own."""
+    """Row -> the model that it runs, from two checkpoints (`full` None: the baseline's); `size` replaces their own."""
     switches = {"image_size": size} if size else {}
     plain = {"calibration": "none", **switches}
-    of_sam2, of_dami = mqc_jax.load(baseline), mqc_jax.load(full)
+    of_sam2, of_dami = mqc_jax.load(baseline), mqc_jax.load(full or baseline)
     return {
         "baseline": of_sam2.replace(**plain),
         "tmcc": of_sam2.replace(calibration="tmcc", **switches),
@@ -101,11 +101,7 @@ def models(baseline: str, full: str | None, size: int | None) -> dict[str, Model
 
 def tracker_of(row: str, model: Model, tile: int | None) -> Callable[[Any], Any]:
     """What `evaluate_model` calls to begin a sequence."""
-    if row == "opencv":
-        return functools.partial(BoxTracker, model, tile)
-    return lambda given: (
-        mqc_jax.Tracker(model, given) if isinstance(given, list) else mqc_jax.Tracker(model, masks=given)
-    )
+    return functools.partial(BoxTracker if row == "opencv" else new_tracker, model, tile)
 
 
 def compute(row: str, model: Model, source: VideoSource, folder: Path, tile: int | None = None) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import tiny
 
 import mqc_jax
@@ -65,6 +66,15 @@ def test_targets_without_words_start_from_their_true_masks(tiny_dataset, tiny_mo
     variants.compute("true_mask", tiny_model, variants.WithoutWords(source), tmp_path / "true_mask")
     first = [score for _, frame, score in variants.frames_of(tmp_path / "true_mask") if frame.endswith("00000")]
     assert min(score.j for score in first) > 0.35  # 30 pixels, seen on a grid of 16x16
+
+
+@pytest.mark.parametrize("row", ["baseline", "full", "true_mask"])
+def test_rows_see_the_windows_that_are_asked_for(row, tiny_model):
+    begin = variants.tracker_of(row, tiny_model, 32)
+    given = np.ones((1, 80, 100), bool) if row == "true_mask" else ["the yacht at the left"]
+    tracker = begin(given)
+    tracker.push(np.zeros((80, 100, 3), np.uint8))
+    assert len(tracker.windows) == 1
 
 
 def test_attributes_and_sizes_cover_every_target(tiny_dataset):
