@@ -15,11 +15,12 @@ bootstraps over sequences; a difference to the baseline is drawn pairwise, over 
 """
 
 import itertools
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from absl import flags
-from variants import ROWS, Frames, compute, frames_of, models, table
+from variants import ROWS, Frames, compute, frames_of, models, record, table
 
 import mqc_jax
 from mqc_jax.data.source import VideoSource, open_source
@@ -39,7 +40,7 @@ _FRAME_SIZE = flags.DEFINE_string("frame_size", None, "HxW of every frame in pla
 _FRAMES = flags.DEFINE_integer("frames", None, "Frames of every sequence in place of the split's own lengths.")
 _NOISE = flags.DEFINE_float("noise", 1.0, "Factor on the sensor noise.")
 _SIZE = flags.DEFINE_integer("size", None, "Side that frames are resized to; left out: the checkpoint's own.")
-_TILE = flags.DEFINE_integer("tile", None, "Search and follow in windows of so many pixels, as evaluate does.")
+_TILE = flags.DEFINE_integer("tile", None, "As predict's.")
 _ROWS = flags.DEFINE_list("rows", list(ROWS), f"Rows to compute, of: {', '.join(ROWS)}.")
 
 
@@ -72,6 +73,7 @@ def main(argv: list[str]) -> None:
         scored[row] += renamed(frames_of(folder), seed)
     text = table(scored, sources)
     (output / "table.md").write_text(text + "\n")
+    (output / "table.json").write_text(json.dumps(record(scored, known, _TILE.value), indent=1) + "\n")
     print(text)
 
 

@@ -15,7 +15,7 @@ import mqc_jax
 from mqc_jax.checkpoint import Model
 from mqc_jax.data.source import VideoSource
 from mqc_jax.errors import UserError
-from mqc_jax.evaluate import evaluate_model, new_tracker
+from mqc_jax.evaluate import evaluate_model, tracker_of
 from mqc_jax.metrics import CONFIDENCE, RESAMPLES, FrameScore, Scores
 from mqc_jax.predict import model_facts
 from mqc_jax.results import FrameResult
@@ -45,7 +45,7 @@ class BoxTracker:
     """The baseline's first masks, moved along with the boxes that OpenCV's MIL tracker follows."""
 
     def __init__(self, model: Model, tile: int | None, texts: list[str]):
-        self._tracker = new_tracker(model, tile, texts)
+        self._tracker = tracker_of(model, tile, texts)
         self._first: FrameResult | None = None
         self._followers: list[Any] = []
         self._places: list[tuple[int, int] | None] = []
@@ -99,21 +99,21 @@ def models(baseline: str, full: str | None, size: int | None) -> dict[str, Model
     }
 
 
-def tracker_of(row: str, model: Model, tile: int | None) -> Callable[[Any], Any]:
+def beginning(row: str, model: Model, tile: int | None) -> Callable[[Any], Any]:
     """What `evaluate_model` calls to begin a sequence."""
-    return functools.partial(BoxTracker if row == "opencv" else new_tracker, model, tile)
+    return functools.partial(BoxTracker if row == "opencv" else tracker_of, model, tile)
 
 
 def compute(row: str, model: Model, source: VideoSource, folder: Path, tile: int | None = None) -> None:
     """Writes the row's scores, unless they are there and of the same model."""
-    facts = {"row": row, "tile": tile, **model_facts(model)}
+    facts = {"row": row, **model_facts(model, tile)}
     done = folder / "metrics.json"
     if done.exists():
         if json.loads(done.read_text())["model"] == json.loads(json.dumps(facts)):
             return
         raise UserError(f"{folder} holds the scores of another model or size; give another --output")
     given = WithoutWords(source) if row == "true_mask" else source
-    evaluate_model(given, tracker_of(row, model, tile), str(folder), facts=facts, even=False)
+    evaluate_model(given, beginning(row, model, tile), str(folder), facts=facts, even=False)
 
 
 Frames = list[tuple[tuple[str, str], str, FrameScore]]
@@ -135,6 +135,17 @@ def summary(frames: Frames, chosen: set[tuple[str, str]] | None = None) -> dict[
         if chosen is None or target in chosen:
             scores.add_score(*target, frame, score)
     return scores.summary()
+
+
+def record(scored: dict[str, Frames], models: dict[str, Model], tile: int | None) -> dict[str, Any]:
+    """What a table can be checked against later: each row's model and its J&F, in all and of every sequence."""
+    rows = {}
+    for row, frames in scored.items():
+        total = summary(frames)
+        sequences = {name: round(part["J&F"], 5) for name, part in total["per_sequence"].items()}
+        facts = {k: v for k, v in model_facts(models[row], tile).items() if k not in ("checkpoint", "device")}
+        rows[row] = {**facts, "J&F": round(total["J&F"], 5), "sequences": sequences}
+    return rows
 
 
 def difference(one: dict[str, Any], other: dict[str, Any], seed: int = 0) -> tuple[float, float, float]:

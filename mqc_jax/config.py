@@ -63,6 +63,10 @@ class BridgeConfig:
     stride: int = 8  # of the fused map V, in input pixels
 
 
+SMALLEST_TILE = 32
+"""Least side of a window into a large frame, in pixels."""
+
+
 @dataclasses.dataclass(frozen=True)
 class CalibrationConfig:
     """TMCC (eqs. 7-15). Radii and distances in pixels, displacements in pixels per frame.
@@ -171,6 +175,7 @@ class ModelConfig:
     memory: str = "sam2"  # "sam2" | "dami"
     text_every_frame: bool = False  # the sentence prompts later frames too, which drifts (paper, I): an ablation
     image_size: int = 480  # pixels, a multiple of 32; frames are resized to a square of this side
+    tile: int = 0  # side, in a frame's own pixels, of the windows that it was trained to see; 0: whole frames
     hiera: HieraConfig = HieraConfig()
     bert: BertConfig = BertConfig()
     bridge: BridgeConfig = BridgeConfig()
@@ -375,6 +380,8 @@ def check_model(model: ModelConfig) -> None:
     if size < 64 or size % 32:
         low = max(64, size // 32 * 32)
         raise UserError(f"model.image_size={size} must be a multiple of 32, at least 64; nearest: {low} or {low + 32}")
+    if model.tile and model.tile < SMALLEST_TILE:
+        raise UserError(f"model.tile={model.tile} must be at least {SMALLEST_TILE} pixels, or 0 for whole frames")
     _among(model.calibration, CALIBRATIONS, "model.calibration")
     _among(model.memory, MEMORIES, "model.memory")
     if model.d_model % 8 or model.d_model % model.mem_dim:

@@ -35,8 +35,7 @@ from mqc_jax.files import staged
 from mqc_jax.memory_log import DecisionTable
 from mqc_jax.metrics import FrameScore, Reacquisition, Scores, in_threads, read_prediction, score_frame
 from mqc_jax.predict import MAX_HELD, WARM_UP, write_mask
-from mqc_jax.tiled import TiledTracker
-from mqc_jax.tracker import Tracker
+from mqc_jax.tiled import new_tracker
 
 TARGETS_AT_ONCE = 4
 """Sentences in one tracker. They share the image encoding; a fixed number keeps it to one compilation."""
@@ -314,9 +313,7 @@ def _define_flags() -> None:
     flags.DEFINE_enum("calibration", None, CALIBRATIONS, "Overrides the checkpoint's model.calibration.")
     flags.DEFINE_enum("memory", None, MEMORIES, "Overrides the checkpoint's model.memory.")
     flags.DEFINE_integer("max_sequences", None, "Evaluate only the first so many sequences.", lower_bound=1)
-    flags.DEFINE_integer(
-        "tile", None, "Search frame 0 in tiles of so many pixels (0: the model's size) and follow in windows of them."
-    )
+    flags.DEFINE_integer("tile", None, "As predict's.")
     flags.DEFINE_integer("targets_at_once", TARGETS_AT_ONCE, "Sentences that share one image encoding.", lower_bound=1)
     flags.DEFINE_string("predictions", None, "Masks to score: <sequence>/<expression>/<frame:05d>.png.")
     flags.DEFINE_string("ground_truth", None, "True masks, in the same form.")
@@ -360,12 +357,9 @@ def main(argv: list[str]) -> None:
     print(f"{line} over {summary['n_frames']} frames of {summary['n_targets']} targets: {values.output}")
 
 
-def new_tracker(model: Model, tile: int | None, given: list[str] | np.ndarray) -> Any:
-    """A tracker of sentences, or of first masks bool [N, H, W]; with `tile` one that sees windows of the frames."""
-    prompts = {"texts": given} if isinstance(given, list) else {"masks": given}
-    if tile is None:
-        return Tracker(model, **prompts)
-    return TiledTracker(model, **prompts, tile=tile)
+def tracker_of(model: Model, tile: int | None, given: list[str] | np.ndarray) -> Any:
+    """A tracker of sentences, or of first masks bool [N, H, W]; `tile` is `tiled.new_tracker`'s."""
+    return new_tracker(model, **{"texts" if isinstance(given, list) else "masks": given}, tile=tile)
 
 
 def _run_model(values: flags.FlagValues) -> dict[str, Any]:
@@ -381,11 +375,11 @@ def _run_model(values: flags.FlagValues) -> dict[str, Any]:
         model = model.replace(**switches)
     return evaluate_model(
         source,
-        functools.partial(new_tracker, model, values.tile),
+        functools.partial(tracker_of, model, values.tile),
         values.output,
         max_sequences=values.max_sequences,
         targets_at_once=values.targets_at_once,
-        facts=model_facts(model) | ({} if values.tile is None else {"tile": values.tile}),
+        facts=model_facts(model, values.tile),
         even=groups.largest() > 1,
     )
 

@@ -24,7 +24,6 @@ A frame's number is its place in the input, counted from 0, whichever part of th
 import collections
 import contextlib
 import csv
-import functools
 import json
 import shutil
 import sys
@@ -325,13 +324,17 @@ def _place(mask: np.ndarray, area: int) -> list:
     return [f"{x:.2f}", f"{y:.2f}", x0, y0, x1, y1]
 
 
-def model_facts(model: Any) -> dict[str, Any]:
-    """What the report says about a loaded `mqc_jax.Model`."""
+def model_facts(model: Any, tile: int | None = None) -> dict[str, Any]:
+    """What the report says about a loaded `mqc_jax.Model`, used with `tiled.new_tracker`'s `tile`."""
     import jax
 
+    from mqc_jax.tiled import window_side
+
+    side = window_side(model, tile)
     return {
         "checkpoint": model.path,
         "image_size": model.config.image_size,
+        **({} if side is None else {"tile": side}),
         "calibration": model.config.calibration,
         "memory": model.config.memory,
         "parameters": sum(int(leaf.size) for leaf in jax.tree.leaves(model.params)),
@@ -351,7 +354,10 @@ def _define_flags() -> None:
     flags.DEFINE_enum("calibration", None, CALIBRATIONS, "Overrides the checkpoint's model.calibration.")
     flags.DEFINE_enum("memory", None, MEMORIES, "Overrides the checkpoint's model.memory.")
     flags.DEFINE_integer(
-        "tile", None, "For very large frames: follow in a window of so many pixels; 0: the model's own number."
+        "tile",
+        None,
+        "Search and follow in windows of so many pixels; 0: the model's own number; -1: whole frames; left out: as the "
+        "checkpoint was trained.",
     )
     flags.DEFINE_string("output", None, "Folder to write masks, overlay video, tables and report to.")
 
@@ -377,18 +383,14 @@ def main(argv: list[str]) -> None:
     if switches:
         model = model.replace(**switches)
     model.require_text()
-    make, facts = mqc_jax.Tracker, model_facts(model)
-    if values.tile is not None:
-        from mqc_jax.tiled import TiledTracker
+    from mqc_jax.tiled import new_tracker
 
-        make = functools.partial(TiledTracker, tile=values.tile)
-        facts["tile"] = values.tile or facts["image_size"]
     report = predict(
         values.video,
         texts,
         values.output,
-        lambda sentences: make(model, sentences),
-        facts,
+        lambda sentences: new_tracker(model, sentences, tile=values.tile),
+        model_facts(model, values.tile),
         **part,
     )
     print(f"report: {report}")

@@ -13,13 +13,47 @@ import numpy as np
 
 from mqc_jax import tile_search, tiled_state
 from mqc_jax.checkpoint import Model
+from mqc_jax.config import SMALLEST_TILE
 from mqc_jax.errors import UserError
 from mqc_jax.results import FrameResult
 from mqc_jax.tiled_state import TiledState, ViewState
 from mqc_jax.tiling import Window, around, follow, main_part
 from mqc_jax.tracker import Tracker
 
-_SMALLEST = 32
+WHOLE_FRAMES = -1
+"""As `tile`: the whole frame is shrunk to the model's size, whatever the model was trained to see."""
+
+
+def window_side(model: Model, tile: int | None = None) -> int | None:
+    """The side of the windows that targets are searched and followed in, in pixels; None: whole frames.
+
+    Args:
+      tile: None: as the model was trained (`config.tile`); 0: the model's own number of pixels; `WHOLE_FRAMES`.
+
+    Raises:
+      UserError: the tile is too small.
+    """
+    side = (model.config.tile or WHOLE_FRAMES) if tile is None else (tile or model.config.image_size)
+    if side == WHOLE_FRAMES:
+        return None
+    if side < SMALLEST_TILE:
+        raise UserError(
+            f"tile={side} must be at least {SMALLEST_TILE} pixels, 0 for the model's own size, or {WHOLE_FRAMES} for "
+            "whole frames"
+        )
+    return side
+
+
+def new_tracker(
+    model: Model, texts: list[str] | None = None, masks: np.ndarray | None = None, tile: int | None = None
+) -> "Tracker | TiledTracker":
+    """The tracker that predict, evaluate and the app use: of windows or of whole frames, as `window_side` says.
+
+    Raises:
+      UserError: as `TiledTracker`'s.
+    """
+    side = window_side(model, tile)
+    return Tracker(model, texts, masks) if side is None else TiledTracker(model, texts, masks, side)
 
 
 class TiledTracker:
@@ -33,7 +67,7 @@ class TiledTracker:
       model: from `mqc_jax.load`.
       texts: one sentence a target, about the whole first frame.
       masks: instead of texts, bool [N, H, W] at the first frame's size.
-      tile: side of the smallest windows in pixels; 0: the model's own, `image_size`.
+      tile: side of the smallest windows in pixels; 0: the model's own number of pixels, `image_size`.
 
     Attributes:
       frame_index: number of the last frame whose result was given; -1: none yet.
@@ -45,8 +79,8 @@ class TiledTracker:
     def __init__(
         self, model: Model, texts: list[str] | None = None, masks: np.ndarray | None = None, tile: int = 0
     ) -> None:
-        if tile and tile < _SMALLEST:
-            raise UserError(f"tile={tile} must be at least {_SMALLEST} pixels, or 0 for the model's own size")
+        if tile and tile < SMALLEST_TILE:
+            raise UserError(f"tile={tile} must be at least {SMALLEST_TILE} pixels, or 0 for the model's own size")
         self.model = model
         self.tile = tile or model.config.image_size
         self.frame_index = -1
@@ -143,7 +177,7 @@ class TiledTracker:
         """Not for what is no frame, or not that of the masks: `Tracker` says what is wrong with it."""
         valid = frame.ndim == 3 and frame.shape[2] == 3 and frame.dtype == np.uint8
         valid = valid and (self._masks is None or self._masks.shape[1:] == frame.shape[:2])
-        return valid and min(frame.shape[:2]) >= _SMALLEST and max(frame.shape[:2]) > self.tile
+        return valid and min(frame.shape[:2]) >= SMALLEST_TILE and max(frame.shape[:2]) > self.tile
 
     def _begin(self, frame: np.ndarray) -> None:
         """Frame 0: a window and a tracker for each target."""

@@ -12,6 +12,7 @@ from bright_model import Brightness, lights
 import mqc_jax
 from mqc_jax import tile_search, tiled
 from mqc_jax.errors import UserError
+from mqc_jax.predict import model_facts
 from mqc_jax.results import FrameResult
 from mqc_jax.tiled import TiledTracker
 
@@ -276,3 +277,27 @@ def test_predict_takes_tiles(tiny_checkpoint, tmp_path):
     masks = sorted((tmp_path / "out" / "masks" / "00").iterdir())
     assert [cv2.imread(str(mask), cv2.IMREAD_UNCHANGED).shape for mask in masks] == [SIZE] * 3
     assert json.loads((tmp_path / "out" / "result.json").read_text())["model"]["tile"] == 64
+
+
+# ---- which tracker --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "side"),
+    [(0, None, None), (48, None, 48), (48, 40, 40), (48, 0, 64), (48, -1, None), (0, 40, 40), (0, 0, 64)],
+)
+def test_a_checkpoint_says_in_which_windows_it_is_used(tiny_model, trained, asked, side):
+    model = tiny_model.replace(tile=trained)
+    assert tiled.window_side(model, asked) == side
+    session = tiled.new_tracker(model, TEXTS[:1], tile=asked)
+    assert isinstance(session, mqc_jax.Tracker if side is None else TiledTracker)
+    assert model_facts(model, asked).get("tile") == side
+    if side is not None:
+        assert session.tile == side
+
+
+def test_impossible_windows_are_refused(tiny_model):
+    with pytest.raises(UserError, match="tile=31 must be at least 32"):
+        tiled.new_tracker(tiny_model, TEXTS, tile=31)
+    with pytest.raises(UserError, match=r"model\.tile=31 must be at least 32"):
+        tiny_model.replace(tile=31)

@@ -14,6 +14,7 @@ from mqc_jax.errors import UserError, run
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A training run's folder, or a checkpoint.")
 _OUTPUT = flags.DEFINE_string("output", None, "The folder to write.")
 _PARAMS_DTYPE = flags.DEFINE_enum("params_dtype", "float32", ["float32", "bfloat16"], "bfloat16 halves the folder.")
+_TILE = flags.DEFINE_integer("tile", None, "Side of the windows to search and follow in; left out: as trained.")
 _SIZE = flags.DEFINE_integer("image_size", None, "Side that frames are to be resized to; left out: as trained.")
 
 
@@ -33,7 +34,9 @@ def main(argv: list[str]) -> None:
         trained["loss"], trained["optim"] = facts["run"]["loss"], facts["run"]["optim"]
         trained |= {name: facts["run"][name] for name in ("batch_size", "seed")}
     # Naming classes was for the training alone.
-    config = dataclasses.replace(model.config, classes=0, image_size=_SIZE.value or model.config.image_size)
+    tile = model.config.tile if _TILE.value is None else _TILE.value
+    size = _SIZE.value or model.config.image_size
+    config = dataclasses.replace(model.config, classes=0, image_size=size, tile=tile)
     check_model(config)
     checkpoint.save(
         _OUTPUT.value,

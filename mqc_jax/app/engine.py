@@ -90,9 +90,9 @@ class ModelEngine:
             self._warm.add(key)
 
     def tracker(self, texts: list[str], settings: Settings) -> Any:
-        import mqc_jax
+        from mqc_jax.tiled import new_tracker
 
-        return mqc_jax.Tracker(self._model(settings), texts)
+        return new_tracker(self._model(settings), texts)
 
     def facts(self, settings: Settings) -> dict[str, Any]:
         from mqc_jax.predict import model_facts
