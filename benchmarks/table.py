@@ -24,7 +24,7 @@ from variants import ROWS, Frames, compute, frames_of, models, record, table
 
 import mqc_jax
 from mqc_jax.data.source import VideoSource, open_source
-from mqc_jax.data.synthetic.write import write_split
+from mqc_jax.data.synthetic.write import parse_size, write_split
 from mqc_jax.errors import UserError, run
 
 BENCHMARK_SEED = 20260112
@@ -48,7 +48,7 @@ def split_of(seed: str, output: Path) -> VideoSource:
     """The generated test split of a seed, made where it is not there yet."""
     folder = output / "data" / seed
     if not (folder / "meta_expressions" / "test").is_dir():
-        size = tuple(map(int, _FRAME_SIZE.value.split("x"))) if _FRAME_SIZE.value else None
+        size = parse_size(_FRAME_SIZE.value) if _FRAME_SIZE.value else None
         write_split(folder, _SEQUENCES.value, int(seed), "test", size=size, frames=_FRAMES.value, noise=_NOISE.value)
     return open_source("ref_youtube_vos", folder, "test")
 

@@ -4,12 +4,10 @@ python -m mqc_jax.data.synthetic --output DIR --sequences N --seed S [--layout r
     [--split train|test] [--size HxW] [--frames N] [--disable clouds,noise] [--noise X] [--workers N]
 """
 
-import re
-
 from absl import flags
 
 from mqc_jax.data.synthetic.planning import DIFFICULTIES
-from mqc_jax.data.synthetic.write import write_split
+from mqc_jax.data.synthetic.write import parse_size, write_split
 from mqc_jax.errors import UserError, run
 
 FLAGS = flags.FLAGS
@@ -23,18 +21,6 @@ flags.DEFINE_integer("frames", None, "frames in every sequence; by default each 
 flags.DEFINE_list("disable", [], f"difficulties to leave out, of: {', '.join(DIFFICULTIES)}, occlusion")
 flags.DEFINE_float("noise", 1.0, "factor on the sensor noise that each sequence would have")
 flags.DEFINE_integer("workers", None, "processes; all cores by default")
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """`"512x640"` -> `(512, 640)`, height first.
-
-    Raises:
-      UserError: the text is not HxW.
-    """
-    match = re.fullmatch(r"(\d+)x(\d+)", text.strip())
-    if not match:
-        raise UserError(f"size {text!r} is not HxW; write height and width in pixels as in 512x640")
-    return int(match[1]), int(match[2])
 
 
 def main(argv: list[str]) -> int | None:

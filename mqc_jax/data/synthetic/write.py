@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -42,6 +43,18 @@ def _replaceable(output: Path, split: str, layout: str) -> Path | None:
     if layout == "ref_youtube_vos" and (taken / "card.json").is_file():
         return taken
     raise UserError(f"{taken} is already there; remove it or give another output folder")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`"512x640"` -> `(512, 640)`, height first.
+
+    Raises:
+      UserError: the text is not HxW.
+    """
+    match = re.fullmatch(r"(\d+)x(\d+)", text.strip())
+    if not match:
+        raise UserError(f"size {text!r} is not HxW; write height and width in pixels as in 512x640")
+    return int(match[1]), int(match[2])
 
 
 def write_split(
