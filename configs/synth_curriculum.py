@@ -45,13 +45,14 @@ def get_config(stage: str = "encoder") -> ml_collections.ConfigDict:
         raise UserError(f"unknown stage {stage!r}{nearest(stage, STAGES)}; known: {', '.join(STAGES)}")
     c = _small()
     c.model.image_size = 320
+    c.model.tile = 160
     c.model.classes = 14
     c.log_every = 20
     c.eval_every = 0
     c.picture_every = 10**6
     c.data.update(
         dataset="ref_youtube_vos", data_dir="data/stills", train_split="train+test", eval_dir="data/val",
-        start="anywhere", min_crop=0.15, max_crop=0.6, square=True, clip_length=1, eval_image_size=768,
+        start="anywhere", min_crop=0.18, max_crop=0.5, square=True, clip_length=1, eval_image_size=768,
     )  # fmt: skip
     if stage == "encoder":
         c.steps, c.batch_size, c.data.targets = 1500, 12, 0
@@ -63,10 +64,14 @@ def get_config(stage: str = "encoder") -> ml_collections.ConfigDict:
         c.steps, c.batch_size, c.data.targets = 2400, 6, 3
         c.optim.update(learning_rate=7e-4, warmup_steps=30)
         return c
-    c.data.update(data_dir="data/clips", clip_length=3, max_stride=3, targets=2)
-    c.steps, c.batch_size = 600, 3
-    c.optim.update(learning_rate=3e-4, warmup_steps=20)
-    c.loss.teacher_forcing = 0.3
+    # Memory is learned from true first masks before the model's own are good enough to be remembered.
+    c.data.update(data_dir="data/clips", clip_length=3, max_stride=3, targets=3)
+    c.steps, c.batch_size = 1250, 3
+    c.optim.update(learning_rate=6e-4, warmup_steps=30)
+    c.loss.update(teacher_forcing=0.8, teacher_forcing_steps=2 * c.steps)
     if stage == "dami":
         c.model.memory = "dami"
+        c.steps = 600
+        c.optim.update(learning_rate=3e-4)
+        c.loss.update(teacher_forcing=0.4, teacher_forcing_steps=2 * c.steps)
     return c
