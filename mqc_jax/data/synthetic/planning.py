@@ -17,6 +17,10 @@ from mqc_jax.data.synthetic.silhouettes import AIRCRAFT, CARS, LONGEST, SHIPS, S
 from mqc_jax.errors import UserError, nearest
 
 SPLITS = ("train", "test")
+
+_ATTEMPTS = 240
+"""Layouts tried for a sequence. A short one whose target must vanish and come back may take a hundred."""
+
 DIFFICULTIES = (
     "tiny",
     "weak_saliency",
@@ -105,7 +109,7 @@ def plan_sequence(
     if seed < 0 or index < 0:
         raise UserError(f"seed={seed} and index={index} must not be negative")
     off = check_disabled(disable)
-    for attempt in range(60):
+    for attempt in range(_ATTEMPTS):
         # The first word is the attempt's, so that a failed layout does not disturb the streams of other sequences.
         streams = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index, attempt)).spawn(8)
         plan = _attempt(streams, seed, index, split, size, frames, off, strict=attempt < 30)
