@@ -65,15 +65,15 @@ def main(argv: list[str]) -> None:
             raise UserError(f"unknown row {row!r}; known: {', '.join(ROWS)}")
     output = Path(_OUTPUT.value)
     sources = {seed: split_of(seed, output) for seed in _SEEDS.value}
-    known = models(_BASELINE.value or BASELINE, _FULL.value, _SIZE.value)
+    known = models(_BASELINE.value or BASELINE, _FULL.value, _SIZE.value, _TILE.value)
     scored: dict[str, Frames] = {row: [] for row in _ROWS.value}
     for row, (seed, source) in itertools.product(_ROWS.value, sources.items()):
         folder = output / seed / row
-        compute(row, known[row], source, folder, _TILE.value)
+        compute(row, known[row], source, folder)
         scored[row] += renamed(frames_of(folder), seed)
     text = table(scored, sources)
     (output / "table.md").write_text(text + "\n")
-    (output / "table.json").write_text(json.dumps(record(scored, known, _TILE.value), indent=1) + "\n")
+    (output / "table.json").write_text(json.dumps(record(scored, known), indent=1) + "\n")
     print(text)
 
 

@@ -24,7 +24,7 @@ from mqc_jax import viz
 from mqc_jax.checkpoint import Model
 from mqc_jax.data.synthetic import Renderer, plan_sequence
 from mqc_jax.errors import run
-from mqc_jax.tiled import TiledTracker
+from mqc_jax.tiled import with_tile
 from mqc_jax.tiling import Window, around
 
 _SEQUENCES = flags.DEFINE_integer("sequences", 16, "Sequences, one target each.", lower_bound=1)
@@ -150,12 +150,13 @@ def picture(frame: np.ndarray, masks: np.ndarray, window: Window, plain: np.ndar
 def main(_: list[str]) -> None:
     model = mqc_jax.load(_CHECKPOINT.value)
     size = tuple(int(side) for side in _SIZE.value)
-    side = _TILE.value or model.config.image_size
+    shrunk, tiled = model.replace(tile=0), with_tile(model, _TILE.value)
+    side = tiled.config.tile
     ways = {
-        "plain resize, sentence": lambda text, mask: mqc_jax.Tracker(model, texts=[text]),
-        "tiles, sentence": lambda text, mask: TiledTracker(model, texts=[text], tile=_TILE.value),
-        "plain resize, true mask": lambda text, mask: mqc_jax.Tracker(model, masks=mask[None]),
-        "tiles, true mask": lambda text, mask: TiledTracker(model, masks=mask[None], tile=_TILE.value),
+        "plain resize, sentence": lambda text, mask: mqc_jax.Tracker(shrunk, texts=[text]),
+        "tiles, sentence": lambda text, mask: mqc_jax.Tracker(tiled, texts=[text]),
+        "plain resize, true mask": lambda text, mask: mqc_jax.Tracker(shrunk, masks=mask[None]),
+        "tiles, true mask": lambda text, mask: mqc_jax.Tracker(tiled, masks=mask[None]),
     }
     scores = {name: Scores() for name in ways}
     moves = {name: [] for name in MOVES}

@@ -19,6 +19,7 @@ from mqc_jax.evaluate import evaluate_model, tracker_of
 from mqc_jax.metrics import CONFIDENCE, RESAMPLES, FrameScore, Scores
 from mqc_jax.predict import model_facts
 from mqc_jax.results import FrameResult
+from mqc_jax.tiled import with_tile
 
 ROWS = ("baseline", "tmcc", "dami", "full", "every_frame", "true_mask", "opencv")
 NUMBERS = ("J&F", "J", "J_recall", "F", "F_recall")
@@ -44,8 +45,8 @@ class WithoutWords:
 class BoxTracker:
     """The baseline's first masks, moved along with the boxes that OpenCV's MIL tracker follows."""
 
-    def __init__(self, model: Model, tile: int | None, texts: list[str]):
-        self._tracker = tracker_of(model, tile, texts)
+    def __init__(self, model: Model, texts: list[str]):
+        self._tracker = tracker_of(model, texts)
         self._first: FrameResult | None = None
         self._followers: list[Any] = []
         self._places: list[tuple[int, int] | None] = []
@@ -83,11 +84,14 @@ class BoxTracker:
         return moved.astype(bool)
 
 
-def models(baseline: str, full: str | None, size: int | None) -> dict[str, Model]:
-    """Row -> the model that it runs, from two checkpoints (`full` None: the baseline's); `size` replaces their own."""
+def models(baseline: str, full: str | None, size: int | None, tile: int | None = None) -> dict[str, Model]:
+    """Row -> the model that it runs, from two checkpoints (`full` None: the baseline's).
+
+    `size` replaces their own, and `tile` is `tiled.with_tile`'s.
+    """
     switches = {"image_size": size} if size else {}
     plain = {"calibration": "none", **switches}
-    of_sam2, of_dami = mqc_jax.load(baseline), mqc_jax.load(full or baseline)
+    of_sam2, of_dami = (with_tile(mqc_jax.load(path), tile) for path in (baseline, full or baseline))
     return {
         "baseline": of_sam2.replace(**plain),
         "tmcc": of_sam2.replace(calibration="tmcc", **switches),
@@ -99,21 +103,21 @@ def models(baseline: str, full: str | None, size: int | None) -> dict[str, Model
     }
 
 
-def beginning(row: str, model: Model, tile: int | None) -> Callable[[Any], Any]:
+def beginning(row: str, model: Model) -> Callable[[Any], Any]:
     """What `evaluate_model` calls to begin a sequence."""
-    return functools.partial(BoxTracker if row == "opencv" else tracker_of, model, tile)
+    return functools.partial(BoxTracker if row == "opencv" else tracker_of, model)
 
 
-def compute(row: str, model: Model, source: VideoSource, folder: Path, tile: int | None = None) -> None:
+def compute(row: str, model: Model, source: VideoSource, folder: Path) -> None:
     """Writes the row's scores, unless they are there and of the same model."""
-    facts = {"row": row, **model_facts(model, tile)}
+    facts = {"row": row, **model_facts(model)}
     done = folder / "metrics.json"
     if done.exists():
         if json.loads(done.read_text())["model"] == json.loads(json.dumps(facts)):
             return
         raise UserError(f"{folder} holds the scores of another model or size; give another --output")
     given = WithoutWords(source) if row == "true_mask" else source
-    evaluate_model(given, beginning(row, model, tile), str(folder), facts=facts, even=False)
+    evaluate_model(given, beginning(row, model), str(folder), facts=facts, even=False)
 
 
 Frames = list[tuple[tuple[str, str], str, FrameScore]]
@@ -137,13 +141,13 @@ def summary(frames: Frames, chosen: set[tuple[str, str]] | None = None) -> dict[
     return scores.summary()
 
 
-def record(scored: dict[str, Frames], models: dict[str, Model], tile: int | None) -> dict[str, Any]:
+def record(scored: dict[str, Frames], models: dict[str, Model]) -> dict[str, Any]:
     """What a table can be checked against later: each row's model and its J&F, in all and of every sequence."""
     rows = {}
     for row, frames in scored.items():
         total = summary(frames)
         sequences = {name: round(part["J&F"], 5) for name, part in total["per_sequence"].items()}
-        facts = {k: v for k, v in model_facts(models[row], tile).items() if k not in ("checkpoint", "device")}
+        facts = {k: v for k, v in model_facts(models[row]).items() if k not in ("checkpoint", "device")}
         rows[row] = {**facts, "J&F": round(total["J&F"], 5), "sequences": sequences}
     return rows
 

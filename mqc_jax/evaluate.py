@@ -35,7 +35,8 @@ from mqc_jax.files import staged
 from mqc_jax.memory_log import DecisionTable
 from mqc_jax.metrics import FrameScore, Reacquisition, Scores, in_threads, read_prediction, score_frame
 from mqc_jax.predict import MAX_HELD, WARM_UP, write_mask
-from mqc_jax.tiled import new_tracker
+from mqc_jax.tiled import with_tile
+from mqc_jax.tracker import Tracker
 
 TARGETS_AT_ONCE = 4
 """Sentences in one tracker. They share the image encoding; a fixed number keeps it to one compilation."""
@@ -357,9 +358,9 @@ def main(argv: list[str]) -> None:
     print(f"{line} over {summary['n_frames']} frames of {summary['n_targets']} targets: {values.output}")
 
 
-def tracker_of(model: Model, tile: int | None, given: list[str] | np.ndarray) -> Any:
-    """A tracker of sentences, or of first masks bool [N, H, W]; `tile` is `tiled.new_tracker`'s."""
-    return new_tracker(model, **{"texts" if isinstance(given, list) else "masks": given}, tile=tile)
+def tracker_of(model: Model, given: list[str] | np.ndarray) -> Tracker:
+    """A tracker of sentences, or of first masks bool [N, H, W]."""
+    return Tracker(model, **{"texts" if isinstance(given, list) else "masks": given})
 
 
 def _run_model(values: flags.FlagValues) -> dict[str, Any]:
@@ -373,13 +374,14 @@ def _run_model(values: flags.FlagValues) -> dict[str, Any]:
     switches = {name: getattr(values, name) for name in ("calibration", "memory") if getattr(values, name)}
     if switches:
         model = model.replace(**switches)
+    model = with_tile(model, values.tile)
     return evaluate_model(
         source,
-        functools.partial(tracker_of, model, values.tile),
+        functools.partial(tracker_of, model),
         values.output,
         max_sequences=values.max_sequences,
         targets_at_once=values.targets_at_once,
-        facts=model_facts(model, values.tile),
+        facts=model_facts(model),
         even=groups.largest() > 1,
     )
 

@@ -24,6 +24,7 @@ A frame's number is its place in the input, counted from 0, whichever part of th
 import collections
 import contextlib
 import csv
+import functools
 import json
 import shutil
 import sys
@@ -324,17 +325,14 @@ def _place(mask: np.ndarray, area: int) -> list:
     return [f"{x:.2f}", f"{y:.2f}", x0, y0, x1, y1]
 
 
-def model_facts(model: Any, tile: int | None = None) -> dict[str, Any]:
-    """What the report says about a loaded `mqc_jax.Model`, used with `tiled.new_tracker`'s `tile`."""
+def model_facts(model: Any) -> dict[str, Any]:
+    """What the report says about a loaded `mqc_jax.Model`."""
     import jax
 
-    from mqc_jax.tiled import window_side
-
-    side = window_side(model, tile)
     return {
         "checkpoint": model.path,
         "image_size": model.config.image_size,
-        **({} if side is None else {"tile": side}),
+        **({"tile": model.config.tile} if model.config.tile else {}),
         "calibration": model.config.calibration,
         "memory": model.config.memory,
         "parameters": sum(int(leaf.size) for leaf in jax.tree.leaves(model.params)),
@@ -383,15 +381,11 @@ def main(argv: list[str]) -> None:
     if switches:
         model = model.replace(**switches)
     model.require_text()
-    from mqc_jax.tiled import new_tracker
+    from mqc_jax.tiled import with_tile
 
+    model = with_tile(model, values.tile)
     report = predict(
-        values.video,
-        texts,
-        values.output,
-        lambda sentences: new_tracker(model, sentences, tile=values.tile),
-        model_facts(model, values.tile),
-        **part,
+        values.video, texts, values.output, functools.partial(mqc_jax.Tracker, model), model_facts(model), **part
     )
     print(f"report: {report}")
 

@@ -46,13 +46,14 @@ def assemble(frame_index: int, size: tuple[int, int], parts: list[Part]) -> Fram
     """One frame's result at size (H, W), from at least one part."""
     height, width = size
     masks = [_masks(part, height, width) for part in parts]
+    counts = [len(part.group.ids) for part in parts]
     return FrameResult(
         frame_index=frame_index,
         masks=np.concatenate(masks),
         mask_logits=np.concatenate([part.output.mask_logits for part in parts]),
         presence=np.concatenate([jax.nn.sigmoid(part.output.presence_logits) for part in parts]),
-        memory=_rows([_memory(part) for part in parts], parts),
-        evidence=_rows([part.evidence for part in parts], parts),
+        memory=rows([_memory(part) for part in parts], counts),
+        evidence=rows([part.evidence for part in parts], counts),
         targets=np.array([number for part in parts for number in part.group.ids], np.int64),
         started=np.array([part.started for part in parts for _ in part.group.ids], bool),
     )
@@ -78,14 +79,12 @@ def _record(output: Output) -> dict[str, np.ndarray]:
     return {field.name: np.asarray(getattr(output.decision, field.name)) for field in dataclasses.fields(Decision)}
 
 
-def _rows(entries: list[dict[str, np.ndarray]], parts: list[Part]) -> dict[str, np.ndarray]:
-    """Each name's rows of all parts, zeros where a part has none."""
-    like = {name: rows for own in entries for name, rows in own.items()}
+def rows(entries: list[dict[str, np.ndarray]], counts: list[int]) -> dict[str, np.ndarray]:
+    """Each name's rows of all entries, entry i having `counts[i]` of them; zeros where an entry lacks the name."""
+    like = {name: own[name] for own in entries for name in own}
 
-    def rows(name: str, own: dict[str, np.ndarray], part: Part) -> np.ndarray:
-        if name in own:
-            return own[name]
-        return np.zeros((len(part.group.ids), *like[name].shape[1:]), like[name].dtype)
+    def of(name: str, own: dict[str, np.ndarray], count: int) -> np.ndarray:
+        return own[name] if name in own else np.zeros((count, *like[name].shape[1:]), like[name].dtype)
 
-    pairs = list(zip(entries, parts, strict=True))
-    return {name: np.concatenate([rows(name, *pair) for pair in pairs]) for name in like}
+    pairs = list(zip(entries, counts, strict=True))
+    return {name: np.concatenate([of(name, *pair) for pair in pairs]) for name in like}

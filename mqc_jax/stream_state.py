@@ -5,22 +5,21 @@ frames held back by calibration windows. What an open window has found so far fo
 """
 
 import dataclasses
-import io
 import json
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mqc_jax import files
+from mqc_jax import archive
 from mqc_jax.checkpoint import Model
 from mqc_jax.errors import UserError
 from mqc_jax.groups import Group, Target, form
 
-FORMAT = 2
+KEY, FORMAT = "mqc_jax_stream", 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,23 +45,21 @@ class StreamState:
 
 def write(path: str | Path, model: Model, state: StreamState) -> None:
     """Writes the file, whole or not at all."""
+    facts, arrays = packed(state.targets)
     header = {
-        "mqc_jax_stream": FORMAT,
+        KEY: FORMAT,
         "frame_index": state.frame_index,
         "frame_shape": list(state.frame_shape),
         "next_id": state.next_id,
-        "targets": [{"id": t.id, "text": t.text, "start": t.start} for t in state.targets],
+        "targets": facts,
         "groups": [group.ids for group in state.groups],
         "held": len(state.held),
-        **_model_facts(model),
+        **model_facts(model),
     }
-    arrays = {f"held{k}": image for k, image in enumerate(state.held)}
-    arrays |= {f"mask{t.id}": np.packbits(t.mask) for t in state.targets if t.mask is not None}
+    arrays |= {f"held{k}": image for k, image in enumerate(state.held)}
     for k, group in enumerate(state.groups):
         arrays |= {f"group{k}.{i}": _plain(leaf) for i, leaf in enumerate(jax.tree.leaves(group.bank))}
-    buffer = io.BytesIO()
-    np.savez(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
-    files.write_atomic(path, buffer.getvalue())
+    archive.write(path, header, arrays)
 
 
 def read(path: str | Path, model: Model) -> StreamState:
@@ -71,38 +68,66 @@ def read(path: str | Path, model: Model) -> StreamState:
     Raises:
       UserError: not such a file, damaged, or written with a model of another config.
     """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            header = json.loads(bytes(stored["header"]))
-            arrays = {name: stored[name] for name in stored.files if name != "header"}
-        version, facts = header["mqc_jax_stream"], {name: header[name] for name in _model_facts(model)}
-    except FileNotFoundError as error:
-        raise UserError(f"stream state {path} does not exist") from error
-    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not a stream state written by Tracker.save") from error
-    if version != FORMAT:
-        raise UserError(
-            f"{path} is a stream state of format {version!r}, this version reads {FORMAT}; use the one that wrote it"
-        )
-    if facts != _model_facts(model):
-        raise UserError(
-            f"{path} was written with a model of another config or dtype; load the checkpoint that it came from"
-        )
+    header, arrays = archive.read(path)
+    check(path, header, KEY, FORMAT, model)
     try:
         return _state(model, header, arrays)
     except (KeyError, ValueError, TypeError) as error:
+        raise damaged(path, error) from error
+
+
+def check(path: str | Path, header: Mapping[str, Any], key: str, version: int, model: Model) -> None:
+    """Whether a header is of this kind and version, and of this model.
+
+    Raises:
+      UserError: it is not.
+    """
+    own = model_facts(model)
+    if key not in header or any(name not in header for name in own):
+        raise UserError(f"{path} is not a stream state written by Tracker.save")
+    if header[key] != version:
         raise UserError(
-            f"{path} is damaged: {_reason(error)}; go on from another copy, or start the stream anew"
-        ) from error
+            f"{path} is a stream state of format {header[key]!r}, this version reads {version}; "
+            "use the one that wrote it"
+        )
+    if {name: header[name] for name in own} != own:
+        raise UserError(
+            f"{path} was written with a model of another config or dtype; load the checkpoint that it came from, with "
+            "the same switches"
+        )
 
 
-def _reason(error: Exception) -> str:
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+def damaged(path: str | Path, error: Exception) -> UserError:
+    """What to raise where a part is missing or does not fit."""
+    reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return UserError(f"{path} is damaged: {reason}; go on from another copy, or start the stream anew")
 
 
-def _model_facts(model: Model) -> dict:
+def model_facts(model: Model) -> dict:
     """What the model must be to go on with a state, in the form that JSON gives back."""
     return {"model": json.loads(json.dumps(dataclasses.asdict(model.config))), "dtype": jnp.dtype(model.net.dtype).name}
+
+
+def packed(targets: Iterable[Target]) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """Targets as facts for the header, and the masks that were given as packed bits; `unpacked` reads them."""
+    targets = list(targets)
+    facts = [{"id": t.id, "text": t.text, "start": t.start} for t in targets]
+    return facts, {f"mask{t.id}": np.packbits(t.mask) for t in targets if t.mask is not None}
+
+
+def unpacked(
+    facts: Iterable[Mapping[str, Any]], arrays: Mapping[str, np.ndarray], size: tuple[int, int], next_id: int
+) -> list[Target]:
+    """Targets in order of their ids, in frames of `size` (H, W).
+
+    Raises:
+      KeyError, ValueError, TypeError: what is there is not what `packed` gave.
+    """
+    targets = [_target(fact, arrays, size) for fact in facts]
+    ids = [t.id for t in targets]
+    if ids != sorted(set(ids)) or ids[-1:] > [next_id - 1]:
+        raise ValueError("its targets do not fit each other")
+    return targets
 
 
 def _plain(leaf: jax.Array) -> np.ndarray:
@@ -114,14 +139,13 @@ def _plain(leaf: jax.Array) -> np.ndarray:
 def _state(model: Model, header: dict, arrays: Mapping[str, np.ndarray]) -> StreamState:
     height, width, channels = header["frame_shape"]
     size = model.config.image_size
-    targets = [_target(fact, arrays, (height, width)) for fact in header["targets"]]
+    targets = unpacked(header["targets"], arrays, (height, width), header["next_id"])
     held = [_array(arrays, f"held{k}", (size, size, 3), np.uint8) for k in range(header["held"])]
     groups = [_group(model, k, ids, arrays) for k, ids in enumerate(header["groups"])]
     index = header["frame_index"]
     started = [t.id for t in targets if t.start is not None and t.start <= index]
-    ids = [t.id for t in targets]
     followed = [number for group in groups for number in group.ids]
-    if ids != sorted(set(ids)) or ids[-1:] > [header["next_id"] - 1] or started != followed or [] in header["groups"]:
+    if started != followed or [] in header["groups"]:
         raise ValueError("its targets and their memories do not fit each other")
     return StreamState(index, (height, width, channels), header["next_id"], targets, groups, held)
 

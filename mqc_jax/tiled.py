@@ -7,67 +7,61 @@ sees a window of about its own number of pixels: `tile_search` chooses one for e
 
 import collections
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from mqc_jax import tile_search, tiled_state
+from mqc_jax import archive, groups, tile_search, tiled_state
 from mqc_jax.checkpoint import Model
 from mqc_jax.config import SMALLEST_TILE
 from mqc_jax.errors import UserError
-from mqc_jax.results import FrameResult
+from mqc_jax.groups import Target
+from mqc_jax.results import FrameResult, assemble, rows
 from mqc_jax.tiled_state import TiledState, ViewState
 from mqc_jax.tiling import Window, around, follow, main_part
 from mqc_jax.tracker import Tracker
 
 WHOLE_FRAMES = -1
-"""As `tile`: the whole frame is shrunk to the model's size, whatever the model was trained to see."""
+"""As `--tile`: the whole frame is shrunk to the model's size, whatever the model was trained to see."""
 
 
-def window_side(model: Model, tile: int | None = None) -> int | None:
-    """The side of the windows that targets are searched and followed in, in pixels; None: whole frames.
+def with_tile(model: Model, tile: int | None) -> Model:
+    """The model as `--tile` asks for it: `Tracker` then sees windows of that side, or whole frames.
 
     Args:
-      tile: None: as the model was trained (`config.tile`); 0: the model's own number of pixels; `WHOLE_FRAMES`.
+      tile: None: as the model was trained (`config.tile`); 0: the model's own number of pixels; `WHOLE_FRAMES`; else
+        the windows' side in pixels.
 
     Raises:
       UserError: the tile is too small.
     """
-    side = (model.config.tile or WHOLE_FRAMES) if tile is None else (tile or model.config.image_size)
-    if side == WHOLE_FRAMES:
-        return None
-    if side < SMALLEST_TILE:
+    if tile is None:
+        return model
+    side = {0: model.config.image_size, WHOLE_FRAMES: 0}.get(tile, tile)
+    if side and side < SMALLEST_TILE:
         raise UserError(
-            f"tile={side} must be at least {SMALLEST_TILE} pixels, 0 for the model's own size, or {WHOLE_FRAMES} for "
+            f"tile={tile} must be at least {SMALLEST_TILE} pixels, 0 for the model's own size, or {WHOLE_FRAMES} for "
             "whole frames"
         )
-    return side
+    return model.replace(tile=side)
 
 
-def new_tracker(
-    model: Model, texts: list[str] | None = None, masks: np.ndarray | None = None, tile: int | None = None
-) -> "Tracker | TiledTracker":
-    """The tracker that predict, evaluate and the app use: of windows or of whole frames, as `window_side` says.
-
-    Raises:
-      UserError: as `TiledTracker`'s.
-    """
-    side = window_side(model, tile)
-    return Tracker(model, texts, masks) if side is None else TiledTracker(model, texts, masks, side)
-
-
-class TiledTracker:
+class TiledTracker(Tracker):
     """Follows targets through a video of very large frames, frame by frame.
 
-    Used as `Tracker` is. Every target has a window and a tracker of its own, so that cost grows with their number;
-    where the whole frame fits into one tile there is one `Tracker` for all of them, which sees the whole frame.
-    Sentences are read on frame 0 only: a target that is lost is waited for in the window that it was last seen in.
+    `Tracker` gives it for a model that was trained to see windows, and it is used alike. Every target has a window and
+    a tracker of its own, so that cost grows with their number; where the whole frame fits into one tile it is seen as a
+    whole. Sentences are read on a target's first frame only: a target that is lost is waited for in the window that it
+    was last seen in.
 
     Args:
       model: from `mqc_jax.load`.
       texts: one sentence a target, about the whole first frame.
       masks: instead of texts, bool [N, H, W] at the first frame's size.
-      tile: side of the smallest windows in pixels; 0: the model's own number of pixels, `image_size`.
+      tile: side of the smallest windows in pixels; 0: `model.config.tile`, or where that is 0 the model's own number of
+        pixels, `image_size`.
 
     Attributes:
       frame_index: number of the last frame whose result was given; -1: none yet.
@@ -79,27 +73,43 @@ class TiledTracker:
     def __init__(
         self, model: Model, texts: list[str] | None = None, masks: np.ndarray | None = None, tile: int = 0
     ) -> None:
-        if tile and tile < SMALLEST_TILE:
-            raise UserError(f"tile={tile} must be at least {SMALLEST_TILE} pixels, or 0 for the model's own size")
-        self.model = model
-        self.tile = tile or model.config.image_size
-        self.frame_index = -1
-        # A tracker of whole frames, which checks what is asked for; replaced by one for each target if need be.
-        self._whole: Tracker | None = Tracker(model, texts, masks)
-        self._texts = [texts] if isinstance(texts, str) else texts and list(texts)
-        self._masks = masks if masks is None else np.asarray(masks).astype(bool)
-        self._size: tuple[int, int] | None = None
-        self._views: list[_View] = []
+        super().__init__(_tiled(model, tile), texts, masks)
+
+    def _clear(self, model: Model) -> None:
+        self._within = model.replace(tile=0)
+        super()._clear(model)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._views: dict[int, _View] = {}  # by target, those that have started
+        self._pushed = 0
 
     @property
-    def num_targets(self) -> int:
-        """How many targets are followed."""
-        return self._whole.num_targets if self._whole is not None else len(self._views)
+    def tile(self) -> int:
+        """Side of the smallest windows in pixels."""
+        return self.model.config.tile
 
     @property
     def windows(self) -> list[Window]:
-        """Each target's window in the next frame; empty before the first frame, and where the whole frame is seen."""
-        return [view.window for view in self._views]
+        """Each started target's window in the next frame; none where the whole frame is seen."""
+        return [view.window for view in self._views.values()]
+
+    @property
+    def _windowed(self) -> bool:
+        """Whether frames are larger than a tile; not known before the first."""
+        sides = self._frame_shape and self._frame_shape[:2]
+        return bool(sides) and min(sides) >= SMALLEST_TILE and max(sides) > self.tile
+
+    @property
+    def _due(self) -> int:
+        return self._pushed if self._windowed else super()._due
+
+    def drop(self, ids: int | Iterable[int]) -> None:
+        """As `Tracker.drop`."""
+        super().drop(ids)
+        self._views = {i: view for i, view in self._views.items() if i in self._targets}
+
+    # ---- frames -----------------------------------------------------------------------------------------------------
 
     def push(self, frame: np.ndarray) -> list[FrameResult]:
         """Takes the next frame, uint8 RGB [H, W, 3], and returns the frames that are settled by it, in order.
@@ -110,86 +120,34 @@ class TiledTracker:
         `coarse` is that of all tiles that were looked at.
 
         Raises:
-          UserError: not an RGB frame, or another size than the frames before.
+          UserError: not an RGB frame, or another size than the frames before. The stream goes on as if it had not come.
         """
-        frame = np.asarray(frame)
-        if self._whole is not None:
-            if self._size is not None or not self._needs_windows(frame):
-                results = self._whole.push(frame)
-                self._size = frame.shape[:2]
-                return self._count(results)
-            self._begin(frame)
-        elif frame.shape != (*self._size, 3) or frame.dtype != np.uint8:
-            raise UserError(
-                f"a frame is {frame.dtype} {list(frame.shape)}, the frames before it were uint8 "
-                f"{[*self._size, 3]}; a tracker needs frames of one size"
-            )
-        for view in self._views:
+        frame = self._check(frame)
+        if not self._windowed:
+            return super().push(frame)
+        waiting = [target for target in self._targets.values() if target.start is None]
+        begun = {target.id: self._begin(frame, target) for target in waiting}
+        self._views |= begun
+        self._targets |= {target.id: dataclasses.replace(target, start=self._pushed) for target in waiting}
+        self._pushed += 1
+        for view in self._views.values():
             view.push(frame)
-        return self._count(self._settled())
+        return self._settled()
 
     def finish(self) -> list[FrameResult]:
         """The frames still held back when the video ends: windows are closed with the frames that there are."""
-        if self._whole is not None:
-            return self._count(self._whole.finish())
-        for view in self._views:
+        for view in self._views.values():
             view.take(view.tracker.finish())
-        return self._count(self._settled())
+        return self._settled(ending=True)
 
-    # ---- surviving a restart --------------------------------------------------------------------------------------
-
-    def save(self, path: str | Path) -> None:
-        """Writes the stream's state, so that `restore` continues after the last pushed frame.
-
-        Raises:
-          UserError: no frame has been pushed yet.
-        """
-        if self._size is None:
-            raise UserError("nothing to save: no frame has been pushed yet")
-        views = [view.state() for view in self._views]
-        if self._whole is not None:
-            views = [ViewState(self._whole, Window(0, 0, *self._size[::-1]), [], [], None)]
-        tiled_state.write(path, TiledState(self.tile, self.frame_index, self._size, self._whole is None, views))
-
-    @classmethod
-    def restore(cls, model: Model, path: str | Path) -> "TiledTracker":
-        """The tracker that `save` wrote.
-
-        Raises:
-          UserError: not such a file, or written with a model of another config.
-        """
-        state = tiled_state.read(path, model)
-        session = cls.__new__(cls)
-        session.model, session.tile = model, state.tile
-        session.frame_index, session._size = state.frame_index, state.size
-        session._texts = session._masks = None  # frame 0 is over
-        session._whole = None if state.windows else state.views[0].tracker
-        session._views = [_View.of(view, state.size) for view in state.views] if state.windows else []
-        return session
-
-    # ---- frames -----------------------------------------------------------------------------------------------------
-
-    def _count(self, results: list[FrameResult]) -> list[FrameResult]:
-        self.frame_index += len(results)
-        return results
-
-    def _needs_windows(self, frame: np.ndarray) -> bool:
-        """Not for what is no frame, or not that of the masks: `Tracker` says what is wrong with it."""
-        valid = frame.ndim == 3 and frame.shape[2] == 3 and frame.dtype == np.uint8
-        valid = valid and (self._masks is None or self._masks.shape[1:] == frame.shape[:2])
-        return valid and min(frame.shape[:2]) >= SMALLEST_TILE and max(frame.shape[:2]) > self.tile
-
-    def _begin(self, frame: np.ndarray) -> None:
-        """Frame 0: a window and a tracker for each target."""
+    def _begin(self, frame: np.ndarray, target: Target) -> "_View":
+        """The window and the tracker of a target that this frame's sentence or mask is about."""
         size = frame.shape[:2]
-        if self._masks is None:
-            found = [tile_search.search(self.model, frame, text, self.tile) for text in self._texts]
-            self._views = [_View(Tracker(self.model, texts=[f.text]), f.window, size, f.map) for f in found]
-        else:
-            windows = [self._around_mask(mask) for mask in self._masks]
-            pairs = zip(self._masks, windows, strict=True)
-            self._views = [_View(Tracker(self.model, masks=w.cut(mask)[None]), w, size) for mask, w in pairs]
-        self._whole, self._size = None, size
+        if target.mask is None:
+            found = tile_search.search(self.model, frame, target.text, self.tile)
+            return _View(Tracker(self._within, texts=[found.text]), found.window, size, self._pushed, found.map)
+        window = self._around_mask(target.mask)
+        return _View(Tracker(self._within, masks=window.cut(target.mask)[None]), window, size, self._pushed)
 
     def _around_mask(self, mask: np.ndarray) -> Window:
         """The smallest window in which a given target is at most half as long as the window."""
@@ -200,12 +158,92 @@ class TiledTracker:
             side *= 2
         return around((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, side, mask.shape)
 
-    def _settled(self) -> list[FrameResult]:
-        """The frames that every target has a result for."""
+    def _settled(self, ending: bool = False) -> list[FrameResult]:
+        """The frames that every target which is followed in them has a result for."""
+        if not self._windowed:
+            return super()._settled(ending)
         results = []
-        while all(view.results for view in self._views):
-            results.append(_together([view.results.popleft() for view in self._views], self._size))
+        while self.frame_index + 1 < self._pushed:
+            number = self.frame_index + 1
+            views = {i: view for i, view in self._views.items() if view.start <= number}
+            if not all(view.results for view in views.values()):
+                break
+            results.append(self._together(number, {i: view.results.popleft() for i, view in views.items()}))
+            self.frame_index = number
         return results
+
+    def _together(self, number: int, seen: "dict[int, _Seen]") -> FrameResult:
+        """One frame's result at the frame's size, from each target's in its window."""
+        size, views = self._frame_shape[:2], np.array([s.window.box for s in seen.values()], np.int32).reshape(-1, 4)
+        if not seen:
+            empty = assemble(number, size, [groups.nobody(self._within)])
+            return dataclasses.replace(empty, memory={**empty.memory, "view": views})
+        masks = np.zeros((len(seen), *size), bool)
+        for mask, (result, window) in zip(masks, seen.values(), strict=True):
+            window.cut(mask)[:] = result.masks[0]
+        own, counts = [s.result for s in seen.values()], [1] * len(seen)
+        join = lambda name: np.concatenate([getattr(result, name) for result in own])  # noqa: E731
+        return FrameResult(
+            frame_index=number,
+            masks=masks,
+            mask_logits=join("mask_logits"),
+            presence=join("presence"),
+            memory={**rows([result.memory for result in own], counts), "view": views},
+            evidence=rows([result.evidence for result in own], counts),
+            targets=np.array(list(seen), np.int64),
+            started=join("started"),
+        )
+
+    # ---- surviving a restart ----------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Writes the stream's state, so that `restore` continues after the last pushed frame.
+
+        Raises:
+          UserError: no frame has been pushed yet.
+        """
+        if not self._windowed:
+            super().save(path)
+            return
+        views = {i: view.state() for i, view in self._views.items()}
+        targets = list(self._targets.values())
+        state = TiledState(self.frame_index, self._pushed, self._frame_shape, self._next_id, targets, views)
+        tiled_state.write(path, self.model, state)
+
+    @classmethod
+    def restore(cls, model: Model, path: str | Path) -> "TiledTracker":
+        """The tracker that `save` wrote.
+
+        Args:
+          model: as the tracker's own, `tracker.model`.
+
+        Raises:
+          UserError: not such a file, or written with a model of another config.
+        """
+        model = _tiled(model)
+        if tiled_state.KEY not in archive.read(path)[0]:
+            return super().restore(model, path)
+        session = object.__new__(cls)
+        session._clear(model)
+        state = tiled_state.read(path, model, session._within)
+        session.frame_index, session._pushed, session._frame_shape = state.frame_index, state.pushed, state.frame_shape
+        session._next_id, session._targets = state.next_id, {target.id: target for target in state.targets}
+        starts = {target.id: target.start for target in state.targets}
+        session._views = {i: _View.of(view, state.frame_shape[:2], starts[i]) for i, view in state.views.items()}
+        return session
+
+
+def _tiled(model: Model, tile: int = 0) -> Model:
+    """A model that sees windows."""
+    side = tile or model.config.tile or model.config.image_size
+    return model if side == model.config.tile else model.replace(tile=side)
+
+
+class _Seen(NamedTuple):
+    """What a target's tracker gave for a frame, and the window that it saw it in."""
+
+    result: FrameResult
+    window: Window
 
 
 class _View:
@@ -213,12 +251,15 @@ class _View:
 
     Attributes:
       window: the part of the next frame that the tracker will see.
-      results: what the tracker gave and the other targets' trackers did not yet, with the window it was seen in.
+      start: number of the target's first frame.
+      results: what the tracker gave and the other targets' trackers did not yet.
     """
 
-    def __init__(self, tracker: Tracker, window: Window, size: tuple[int, int], searched: np.ndarray | None = None):
-        self.tracker, self.window, self.size = tracker, window, size
-        self.results: collections.deque[tuple[FrameResult, Window]] = collections.deque()
+    def __init__(
+        self, tracker: Tracker, window: Window, size: tuple[int, int], start: int, searched: np.ndarray | None = None
+    ) -> None:
+        self.tracker, self.window, self.size, self.start = tracker, window, size, start
+        self.results: collections.deque[_Seen] = collections.deque()
         self._searched = searched
         self._seen: collections.deque[Window] = collections.deque()  # of frames that wait for the tracker's answer
 
@@ -227,11 +268,11 @@ class _View:
         return ViewState(self.tracker, self.window, list(self._seen), list(self.results), self._searched)
 
     @classmethod
-    def of(cls, state: ViewState, size: tuple[int, int]) -> "_View":
+    def of(cls, state: ViewState, size: tuple[int, int], start: int) -> "_View":
         """The view that had this state."""
-        view = cls(state.tracker, state.window, size, state.searched)
+        view = cls(state.tracker, state.window, size, start, state.searched)
         view._seen.extend(state.seen)
-        view.results.extend(state.results)
+        view.results.extend(_Seen(*one) for one in state.results)
         return view
 
     def push(self, frame: np.ndarray) -> None:
@@ -244,7 +285,7 @@ class _View:
             window = self._seen.popleft()
             if result.evidence:
                 result = dataclasses.replace(result, evidence=self._on_frame(result.evidence, window))
-            self.results.append((result, window))
+            self.results.append(_Seen(result, window))
         if results and not self._seen:  # else the calibration looks at one place for a while
             box = main_part(results[-1].masks[0])
             if box is not None:
@@ -262,24 +303,3 @@ class _View:
             placed["coarse"] = self._searched[None]
             self._searched = None
         return placed
-
-
-def _together(parts: list[tuple[FrameResult, Window]], size: tuple[int, int]) -> FrameResult:
-    """One frame's result at the frame's size, from each target's in its window."""
-    own = [result for result, _ in parts]
-    masks = np.zeros((len(parts), *size), bool)
-    for mask, (result, window) in zip(masks, parts, strict=True):
-        window.cut(mask)[:] = result.masks[0]
-    rows = lambda name: np.concatenate([getattr(result, name) for result in own])  # noqa: E731
-    merge = lambda dicts: {name: np.concatenate([d[name] for d in dicts]) for name in dicts[0]}  # noqa: E731
-    view = np.array([window.box for _, window in parts], np.int32)
-    return FrameResult(
-        frame_index=own[0].frame_index,
-        masks=masks,
-        mask_logits=rows("mask_logits"),
-        presence=rows("presence"),
-        memory={**merge([result.memory for result in own]), "view": view},
-        evidence=merge([result.evidence for result in own]),
-        targets=np.arange(len(parts), dtype=np.int64),
-        started=rows("started"),
-    )

@@ -1,25 +1,24 @@
 """A tiled stream's state as a file: each target's tracker as `Tracker.save` writes it, and where its window is.
 
-An .npz archive: a header in JSON, the trackers' files as bytes, and results that wait for other targets' calibration.
+An `archive`: facts in the header, the trackers' files as bytes, and results that wait for other targets' calibration.
 """
 
-import io
-import json
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from mqc_jax import files
+from mqc_jax import archive
 from mqc_jax.checkpoint import Model
 from mqc_jax.errors import UserError
+from mqc_jax.groups import Target
 from mqc_jax.results import FrameResult
+from mqc_jax.stream_state import check, damaged, model_facts, packed, unpacked
 from mqc_jax.tiling import Window
 from mqc_jax.tracker import Tracker
 
-FORMAT = 1
+KEY, FORMAT = "mqc_jax_tiles", 2
 _ARRAYS = ("masks", "mask_logits", "presence", "targets", "started")
 _TABLES = ("memory", "evidence")
 
@@ -35,68 +34,77 @@ class ViewState(NamedTuple):
 
 
 class TiledState(NamedTuple):
-    """Between two frames. `size` is (H, W); without windows one view sees the whole frame."""
+    """Between two frames, where frames are larger than a tile.
 
-    tile: int
+    Attributes:
+      frame_index: number of the last frame whose result was given.
+      pushed: how many frames there were.
+      frame_shape: (H, W, 3) of every frame.
+      next_id: of the next target to be added.
+      targets: in order of their ids.
+      views: by target, of those that have started.
+    """
+
     frame_index: int
-    size: tuple[int, int]
-    windows: bool
-    views: list[ViewState]
+    pushed: int
+    frame_shape: tuple[int, int, int]
+    next_id: int
+    targets: list[Target]
+    views: dict[int, ViewState]
 
 
-def write(path: str | Path, state: TiledState) -> None:
+def write(path: str | Path, model: Model, state: TiledState) -> None:
     """Writes the file, whole or not at all."""
-    facts, arrays = [], {}
-    for k, view in enumerate(state.views):
+    targets, arrays = packed(state.targets)
+    facts = []
+    for i, view in state.views.items():
         waiting = [{"frame": result.frame_index, "window": window} for result, window in view.results]
-        facts.append({"window": view.window, "seen": view.seen, "waiting": waiting})
-        arrays[f"tracker{k}"] = np.frombuffer(_saved(view.tracker), np.uint8)
+        facts.append({"target": i, "window": view.window, "seen": view.seen, "waiting": waiting})
+        arrays[f"tracker{i}"] = np.frombuffer(_saved(view.tracker), np.uint8)
         if view.searched is not None:
-            arrays[f"searched{k}"] = view.searched
-        for i, (result, _) in enumerate(view.results):
-            arrays |= {f"result{k}.{i}.{name}": getattr(result, name) for name in _ARRAYS}
+            arrays[f"searched{i}"] = view.searched
+        for k, (result, _) in enumerate(view.results):
+            arrays |= {f"result{i}.{k}.{name}": getattr(result, name) for name in _ARRAYS}
             for table in _TABLES:
-                arrays |= {f"result{k}.{i}.{table}.{name}": v for name, v in getattr(result, table).items()}
-    header = {"mqc_jax_tiles": FORMAT, **state._replace(views=facts)._asdict()}
-    buffer = io.BytesIO()
-    np.savez(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
-    files.write_atomic(path, buffer.getvalue())
+                arrays |= {f"result{i}.{k}.{table}.{name}": v for name, v in getattr(result, table).items()}
+    header = {KEY: FORMAT, **state._replace(targets=targets, views=facts)._asdict(), **model_facts(model)}
+    archive.write(path, header, arrays)
 
 
-def read(path: str | Path, model: Model) -> TiledState:
+def read(path: str | Path, model: Model, within: Model) -> TiledState:
     """Reads what `write` wrote.
+
+    Args:
+      model: the tracker's.
+      within: what the trackers inside the windows use.
 
     Raises:
       UserError: not such a file, damaged, or written with a model of another config.
     """
+    header, arrays = archive.read(path)
+    check(path, header, KEY, FORMAT, model)
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        header = json.loads(bytes(arrays["header"]))
-        version = header.pop("mqc_jax_tiles")
-    except FileNotFoundError as error:
-        raise UserError(f"stream state {path} does not exist") from error
-    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not a stream state written by TiledTracker.save") from error
-    if version != FORMAT:
-        raise UserError(
-            f"{path} is a tiled state of format {version!r}, this version reads {FORMAT}; use the one that wrote it"
+        height, width, channels = header["frame_shape"]
+        targets = unpacked(header["targets"], arrays, (height, width), header["next_id"])
+        views = {fact["target"]: _view(path, within, fact, arrays) for fact in header["views"]}
+        if list(views) != [target.id for target in targets if target.start is not None]:
+            raise ValueError("its targets and their windows do not fit each other")
+        return TiledState(
+            header["frame_index"], header["pushed"], (height, width, channels), header["next_id"], targets, views
         )
-    try:
-        views = [_view(path, model, k, fact, arrays) for k, fact in enumerate(header["views"])]
-        return TiledState(**{**header, "size": tuple(header["size"]), "views": views})
     except (KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}); go on from another copy, or start the stream anew") from error
+        raise damaged(path, error) from error
 
 
-def _view(path: str | Path, model: Model, k: int, fact: dict, arrays: dict[str, np.ndarray]) -> ViewState:
+def _view(path: str | Path, model: Model, fact: dict, arrays: dict[str, np.ndarray]) -> ViewState:
+    i = fact["target"]
     results = [
-        (_result(f"result{k}.{i}.", one["frame"], arrays), Window(*one["window"]))
-        for i, one in enumerate(fact["waiting"])
+        (_result(f"result{i}.{k}.", one["frame"], arrays), Window(*one["window"]))
+        for k, one in enumerate(fact["waiting"])
     ]
     seen = [Window(*window) for window in fact["seen"]]
-    tracker = _restored(model, arrays[f"tracker{k}"].tobytes(), path)
-    return ViewState(tracker, Window(*fact["window"]), seen, results, arrays.get(f"searched{k}"))
+    tracker = _restored(model, arrays[f"tracker{i}"].tobytes(), path)
+    return ViewState(tracker, Window(*fact["window"]), seen, results, arrays.get(f"searched{i}"))
 
 
 def _result(prefix: str, frame_index: int, arrays: dict[str, np.ndarray]) -> FrameResult:

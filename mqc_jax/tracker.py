@@ -10,6 +10,7 @@ import dataclasses
 import operator
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,9 @@ class Tracker:
     What a target gets does not depend on the others: the same, bit for bit, as from a tracker of its own that starts
     with its first frame. (On accelerators, where targets added together are computed in one batch, to rounding.)
 
+    A model that was trained to see windows (`model.config.tile`) gets a `tiled.TiledTracker`, which is used alike;
+    `model.replace(tile=0)` sees whole frames, shrunk to its size.
+
     Args:
       model: from `mqc_jax.load`.
       texts: one sentence a target, about the first frame.
@@ -43,6 +47,18 @@ class Tracker:
     Raises:
       UserError: neither or both given, an empty or over-long sentence, masks of the wrong form.
     """
+
+    def __new__(cls, model: Model, *prompts: Any, **named: Any) -> "Tracker":
+        """Of the kind that the model asks for."""
+        return object.__new__(cls._kind(model))
+
+    @classmethod
+    def _kind(cls, model: Model) -> type["Tracker"]:
+        if cls is not Tracker or not model.config.tile:
+            return cls
+        from mqc_jax.tiled import TiledTracker  # which is made of this class
+
+        return TiledTracker
 
     def __init__(self, model: Model, texts: list[str] | None = None, masks: np.ndarray | None = None):
         self._clear(model)
@@ -267,8 +283,13 @@ class Tracker:
         Raises:
           UserError: not such a file, or written with a model of another config.
         """
-        state = stream_state.read(path, model)
-        tracker = cls.__new__(cls)
+        kind = cls._kind(model)
+        return kind._of(model, stream_state.read(path, model)) if kind is cls else kind.restore(model, path)
+
+    @classmethod
+    def _of(cls, model: Model, state: StreamState) -> "Tracker":
+        """The tracker that had this state."""
+        tracker = object.__new__(cls)
         tracker._clear(model)
         tracker.frame_index, tracker._frame_shape = state.frame_index, state.frame_shape
         tracker._groups, tracker._next_id = state.groups, state.next_id

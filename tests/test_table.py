@@ -44,8 +44,8 @@ def test_the_opencv_reference_moves_the_first_mask_with_its_box(tiny_model, monk
         def push(self, frame):
             return [dataclasses.replace(out, masks=mask) for out in super().push(frame)]
 
-    monkeypatch.setattr(variants, "tracker_of", lambda model, tile, given: First(model, given))
-    tracker = variants.BoxTracker(tiny_model, None, ["the yacht at the left"])
+    monkeypatch.setattr(variants, "tracker_of", First)
+    tracker = variants.BoxTracker(tiny_model, ["the yacht at the left"])
     rng = np.random.default_rng(0)
     texture = rng.integers(0, 255, (10, 14, 3), np.uint8)
     ground = cv2.GaussianBlur(rng.integers(60, 90, (80, 100, 3), np.uint8), (0, 0), 3)
@@ -70,7 +70,7 @@ def test_targets_without_words_start_from_their_true_masks(tiny_dataset, tiny_mo
 
 @pytest.mark.parametrize("row", ["baseline", "full", "true_mask"])
 def test_rows_see_the_windows_that_are_asked_for(row, tiny_model):
-    begin = variants.beginning(row, tiny_model, 32)
+    begin = variants.beginning(row, tiny_model.replace(tile=32))
     given = np.ones((1, 80, 100), bool) if row == "true_mask" else ["the yacht at the left"]
     tracker = begin(given)
     tracker.push(np.zeros((80, 100, 3), np.uint8))

@@ -115,7 +115,7 @@ def test_a_window_follows_its_target_through_the_whole_frame(bright, monkeypatch
 
 def test_targets_that_settle_at_different_times_come_together_and_in_order(bright, monkeypatch):
     model, _ = bright
-    lags = iter([0, 2, 5])
+    lags = iter([2, 5])
     plain = Brightness
 
     def make(*arguments, **prompts):
@@ -184,7 +184,7 @@ def test_a_stream_continues_inside_its_calibration(tiny_model, tmp_path):
     session = TiledTracker(model, masks=masks)
     for frame in video[:4]:
         assert session.push(frame) == []
-    assert [len(view.results) for view in session._views] == [4, 0]
+    assert [len(view.results) for view in session._views.values()] == [4, 0]
     session.save(tmp_path / "stream")
     again = TiledTracker.restore(model, tmp_path / "stream")
     for a, b in zip(run(again, video[4:]), whole, strict=True):
@@ -196,12 +196,12 @@ def test_what_is_no_tiled_stream_is_refused(tiny_model, tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         TiledTracker.restore(tiny_model, path)
     path.write_bytes(b"garbage")
-    with pytest.raises(UserError, match=r"not a stream state written by TiledTracker\.save"):
+    with pytest.raises(UserError, match=r"not a stream state written by Tracker\.save"):
         TiledTracker.restore(tiny_model, path)
     plain = mqc_jax.Tracker(tiny_model, texts=TEXTS)
     plain.push(tiny.frames(1)[0])
     plain.save(path)
-    with pytest.raises(UserError, match=r"not a stream state written by TiledTracker\.save"):
+    with pytest.raises(UserError, match="a model of another config or dtype"):
         TiledTracker.restore(tiny_model, path)
     session = TiledTracker(tiny_model, texts=TEXTS)
     session.push(tiny.frames(1, SIZE)[0])
@@ -210,8 +210,13 @@ def test_what_is_no_tiled_stream_is_refused(tiny_model, tmp_path):
         arrays = {name: stored[name] for name in stored.files if name != "tracker1"}
     with path.open("wb") as file:
         np.savez(file, **arrays)
-    with pytest.raises(UserError, match="is damaged"):
+    with pytest.raises(UserError, match="is damaged: 'tracker1' is missing"):
         TiledTracker.restore(tiny_model, path)
+    session.save(path)
+    with pytest.raises(UserError, match="a model of another config or dtype"):
+        TiledTracker.restore(tiny_model.replace(tile=48), path)
+    with pytest.raises(UserError, match=r"not a stream state written by Tracker\.save"):
+        mqc_jax.Tracker.restore(tiny_model, path)
 
 
 def test_given_masks_choose_windows_twice_as_long_as_the_target(tiny_model):
@@ -262,7 +267,7 @@ def test_a_later_frame_of_another_form_is_refused_and_the_stream_can_go_on(tiny_
     session = TiledTracker(tiny_model, texts=TEXTS)
     session.push(frames[0])
     for wrong in (frames[1][:90], frames[1].astype(np.float32), frames[1][..., 0]):
-        with pytest.raises(UserError, match="a tracker needs frames of one size"):
+        with pytest.raises(UserError, match=r"a tracker needs frames of one size|give uint8 RGB"):
             session.push(wrong)
     assert_same(session.push(frames[1])[0], results[1])
 
@@ -287,17 +292,112 @@ def test_predict_takes_tiles(tiny_checkpoint, tmp_path):
     [(0, None, None), (48, None, 48), (48, 40, 40), (48, 0, 64), (48, -1, None), (0, 40, 40), (0, 0, 64)],
 )
 def test_a_checkpoint_says_in_which_windows_it_is_used(tiny_model, trained, asked, side):
-    model = tiny_model.replace(tile=trained)
-    assert tiled.window_side(model, asked) == side
-    session = tiled.new_tracker(model, TEXTS[:1], tile=asked)
-    assert isinstance(session, mqc_jax.Tracker if side is None else TiledTracker)
-    assert model_facts(model, asked).get("tile") == side
+    model = tiled.with_tile(tiny_model.replace(tile=trained), asked)
+    session = mqc_jax.Tracker(model, TEXTS[:1])
+    assert isinstance(session, TiledTracker) == (side is not None)
+    assert model_facts(model).get("tile") == side
     if side is not None:
         assert session.tile == side
 
 
+def test_tracker_of_a_model_of_windows_is_theirs_and_so_is_its_state(tiny_model, frames, results, tmp_path):
+    model = tiny_model.replace(tile=64)
+    session = mqc_jax.Tracker(model, texts=TEXTS)
+    for frame, out in zip(frames[:3], results[:3], strict=True):
+        assert_same(session.push(frame)[0], out)
+    session.save(tmp_path / "stream")
+    again = mqc_jax.Tracker.restore(model, tmp_path / "stream")
+    assert isinstance(again, TiledTracker)
+    assert_same(again.push(frames[3])[0], results[3])
+
+
+# ---- targets come and go --------------------------------------------------------------------------------------------
+
+
+def row(out: FrameResult, i: int) -> FrameResult:
+    """Target i's part of a result."""
+    one = np.flatnonzero(out.targets == i)
+    cut = {name: getattr(out, name)[one] for name in ("masks", "mask_logits", "presence", "targets", "started")}
+    tables = {name: {k: v[one] for k, v in getattr(out, name).items()} for name in ("memory", "evidence")}
+    return FrameResult(out.frame_index, **cut, **tables)
+
+
+def test_a_target_that_comes_later_gets_what_a_tracker_of_its_own_would_give(tiny_model, frames, results, tmp_path):
+    session = TiledTracker(tiny_model, texts=TEXTS[:1])
+    mask = np.zeros((1, *SIZE), bool)
+    mask[0, 60:80, 90:120] = True
+    session.push(frames[0])
+    assert session.add(masks=mask) == [1]
+    assert (session.num_targets, len(session.windows)) == (2, 1)
+    session.save(tmp_path / "stream")  # with a target that waits for its first frame
+    for tracker in (session, TiledTracker.restore(tiny_model, tmp_path / "stream")):
+        alone = run(TiledTracker(tiny_model, masks=mask), frames[1:])
+        for t, frame in enumerate(frames[1:], 1):
+            (out,) = tracker.push(frame)
+            assert (out.frame_index, out.targets.tolist(), out.started.tolist()) == (t, [0, 1], [False, t == 1])
+            np.testing.assert_array_equal(out.masks[0], results[t].masks[0])
+            np.testing.assert_array_equal(out.masks[1], alone[t - 1].masks[0])
+            np.testing.assert_array_equal(out.memory["view"][1], alone[t - 1].memory["view"][0])
+
+
+def test_dropped_targets_leave_and_an_empty_stream_goes_on(tiny_model, frames, results):
+    session = TiledTracker(tiny_model, texts=TEXTS)
+    session.push(frames[0])
+    session.drop(0)
+    with pytest.raises(UserError, match="there is no target 0 to drop"):
+        session.drop(0)
+    (out,) = session.push(frames[1])
+    assert_same(out, row(results[1], 1))
+    session.drop([1])
+    (out,) = session.push(frames[2])
+    assert (out.frame_index, out.masks.shape, out.memory["view"].shape) == (2, (0, *SIZE), (0, 4))
+    assert session.add(texts=TEXTS[:1]) == [2]
+    (out,) = session.push(frames[3])
+    assert (out.frame_index, out.targets.tolist(), out.started.tolist()) == (3, [2], [True])
+
+
+def test_who_is_waited_for_holds_the_others_back_and_no_longer_when_dropped(tiny_model):
+    model, video, masks = calibrated_scene(tiny_model)
+    session = TiledTracker(model, masks=masks[:1])
+    counts = [len(session.push(frame)) for frame in video[:4]]
+    assert counts == [0, 0, 3, 1]
+    session.add(masks=masks[1:])  # parked: its window is the longest
+    assert [len(session.push(frame)) for frame in video[4:7]] == [0, 0, 0]
+    session.drop(1)
+    outs = session.push(video[7])
+    assert [out.frame_index for out in outs] == [4, 5, 6, 7]
+    whole = run(TiledTracker(model, masks=masks[:1]), video[:8])
+    for a, b in zip(outs, whole[4:], strict=True):
+        assert_same(a, b)
+
+
+def test_facts_of_a_beginning_are_zero_for_those_who_began_before(tiny_model):
+    model, video, masks = calibrated_scene(tiny_model)
+    session = TiledTracker(model, masks=masks[:1])
+    outs = [out for frame in video[:3] for out in session.push(frame)]
+    session.add(masks=masks[1:])
+    outs += [out for frame in video[3:] for out in session.push(frame)] + session.finish()
+    assert [out.frame_index for out in outs] == list(range(9))
+    assert outs[3].memory["window"].tolist() == [0, 4]  # the video ends before a sixth displacement
+    assert outs[3].evidence["calibrated"].shape == (2, *SIZE)
+    assert not outs[3].evidence["calibrated"][0].any()
+    assert "window" not in outs[4].memory
+
+
+def test_a_new_video_begins_as_the_first_did(tiny_model, frames, results):
+    session = TiledTracker(tiny_model, texts=TEXTS)
+    session.push(tiny.frames(1, (60, 64))[0])  # seen as a whole
+    session.reset()
+    for frame, out in zip(frames, results, strict=True):
+        assert_same(session.push(frame)[0], out)
+    session.reset()
+    small = tiny.frames(2, (60, 64))
+    for a, b in zip(run(session, small), run(TiledTracker(tiny_model, texts=TEXTS), small), strict=True):
+        assert_same(a, b)
+
+
 def test_impossible_windows_are_refused(tiny_model):
     with pytest.raises(UserError, match="tile=31 must be at least 32"):
-        tiled.new_tracker(tiny_model, TEXTS, tile=31)
+        tiled.with_tile(tiny_model, 31)
     with pytest.raises(UserError, match=r"model\.tile=31 must be at least 32"):
         tiny_model.replace(tile=31)

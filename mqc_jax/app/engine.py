@@ -90,9 +90,9 @@ class ModelEngine:
             self._warm.add(key)
 
     def tracker(self, texts: list[str], settings: Settings) -> Any:
-        from mqc_jax.tiled import new_tracker
+        from mqc_jax import Tracker
 
-        return new_tracker(self._model(settings), texts)
+        return Tracker(self._model(settings), texts)
 
     def facts(self, settings: Settings) -> dict[str, Any]:
         from mqc_jax.predict import model_facts
