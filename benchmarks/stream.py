@@ -40,7 +40,7 @@ def resident() -> float:
 
 
 def main(argv: list[str]) -> None:
-    model = mqc_jax.load(_CHECKPOINT.value)
+    model = mqc_jax.load(_CHECKPOINT.value).replace(tile=0)
     if _MEMORY.value:
         model = model.replace(memory=_MEMORY.value)
     tracker = mqc_jax.Tracker(model, texts=["the yacht at the right"])
