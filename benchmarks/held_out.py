@@ -31,7 +31,9 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "The dataset's folder.")
 _DATASET = flags.DEFINE_string("dataset", "rs_rvos_synth", "A TFDS name or a layout.")
 _SPLIT = flags.DEFINE_string("split", "test", "Split of the dataset.")
 _SIZE = flags.DEFINE_integer("size", 640, "Side that frames are resized to.")
-_MIN_CROP = flags.DEFINE_float("min_crop", 1.0, "Smallest window, as a share of the frame's sides; 1: whole frames.")
+_MIN_CROP = flags.DEFINE_float(
+    "min_crop", 1.0, "Smallest window, as a share of the frame's sides, or in pixels; 1: whole frames."
+)
 _MAX_CROP = flags.DEFINE_float("max_crop", 1.0, "Largest window.")
 _SQUARE = flags.DEFINE_bool("square", False, "Windows are square.")
 _TARGETS = flags.DEFINE_integer("targets", 1, "Sentences of a frame.", lower_bound=1)
@@ -75,7 +77,7 @@ def main(argv: list[str]) -> None:
             clip_length=1,
             tokenize=tokenize,
             seed=3,
-            start="anywhere" if _MIN_CROP.value < 1 else "first",
+            start="anywhere" if _MIN_CROP.value != 1 else "first",
             min_crop=_MIN_CROP.value,
             max_crop=_MAX_CROP.value,
             square=_SQUARE.value,

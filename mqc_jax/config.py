@@ -215,8 +215,9 @@ class DataConfig:
     clip_length: int = 8  # frames
     max_stride: int = 3  # frames between two frames of a clip, drawn from 1..max_stride
     start: str = "first"  # "first": frame 0 of the sequence, which the sentence describes | "anywhere"
-    min_crop: float = 1.0  # training clips are cut to windows of at least this share of the frame's sides; 1: never cut
-    max_crop: float = 1.0  # and at most this share
+    # Training clips are cut to windows of at least this share of the frame's sides; 1: never cut; more: in pixels.
+    min_crop: float = 1.0
+    max_crop: float = 1.0  # and at most this
     eval_image_size: int = 0  # side that held-out frames are resized to; 0: model.image_size
     square: bool = False  # such windows are square, with a share of the frame's shorter side
     eval_dir: str = ""  # where the held-out split is, if not in data_dir

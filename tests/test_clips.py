@@ -328,7 +328,9 @@ def test_reduced_decoding_hardly_changes_the_frame(tmp_path):
         ({"min_crop": 0.5, "max_crop": 0.4}, r"max_crop=0\.4"),
         ({"targets": -1}, "targets=-1"),
         ({"absent": 1.5}, r"absent=1\.5"),
-        ({"min_crop": 1.5}, r"min_crop=1\.5"),
+        ({"min_crop": 1.5}, r"min_crop=1\.5 must be a share .* or at least 16 pixels"),
+        ({"min_crop": 0.5, "max_crop": 40}, "max_crop=40 must lie between .* and 1"),
+        ({"min_crop": 40, "max_crop": 1.0}, "max_crop=1.0 must lie between min_crop=40 and any more"),
     ],
 )
 def test_bad_values_are_sentences(source, changes, message):
@@ -417,6 +419,18 @@ def test_windows_stay_within_their_bounds():
         frame = dataset[i]["frames"][0]
         rows = int(frame[-1, 0, 0]) - int(frame[0, 0, 0]) + 1
         assert 0.4 * 60 - 2 <= rows <= 0.5 * 60 + 2 or rows == 60  # the whole frame where no sentence fits
+
+
+@pytest.mark.parametrize("square", [False, True])
+def test_windows_may_be_given_in_pixels(square):
+    dataset = ClipDataset(scene(), 96, 1, min_crop=24, max_crop=30, square=square)
+    seen = set()
+    for i in range(30):
+        frame = dataset[i]["frames"][0].astype(int)
+        rows, cols = (frame[-1, -1, axis] - frame[0, 0, axis] + 1 for axis in (0, 1))
+        seen.add((rows, cols) == (60, 90))  # the whole frame where no sentence fits
+        assert (rows, cols) == (60, 90) or all(24 - 2 <= side <= 30 + 2 for side in (rows, cols))
+    assert False in seen
 
 
 def test_splits_are_read_one_after_the_other(tmp_path):

@@ -22,6 +22,7 @@ from mqc_jax.imaging import resize, resize_mask
 _ENDLESS = 2**62  # items; Grain wants a length
 _NO_OBJECT = -1  # an object id that no label map holds
 _OF_CLIPS = ("frames", "classes")  # arrays with one row a clip; the others have one a target
+_SMALLEST_CROP = 16  # pixels
 _TRIES = 8  # random starts tried before the first frame that shows the target is taken
 
 
@@ -74,7 +75,8 @@ class ClipDataset:
         side is drawn between this and `max_crop`, even in the logarithm, and it holds most of the target in the first
         frame; 1: never cut. Small targets become larger and steps cheaper at the same scale. The sentence is made again
         from what the window shows; a clip whose sentence is not made from class and position is never cut.
-      max_crop: the largest such window, unless no sentence fits it.
+        Above 1 it is a side in the frame's own pixels, as `--tile` is, whatever the frame's size.
+      max_crop: the largest such window, unless no sentence fits it; of the same kind.
       square: windows are square, with a side that is a share of the frame's shorter one, as `tiled.TiledTracker` cuts
         them; else they have the frame's shape.
       targets: sentences N of a clip, which share its frames. Beyond the expression's own they are made, as eq. 4 makes
@@ -117,10 +119,14 @@ class ClipDataset:
                 raise UserError(f"{field}={getattr(self, field)} must lie in [0, 1], since it is a probability")
         if self.start not in ("first", "anywhere"):
             raise UserError(f'start={self.start!r} must be "first" or "anywhere"')
-        if not 0 < self.min_crop <= 1:
-            raise UserError(f"min_crop={self.min_crop} must be a share of the frame's sides, above 0 and at most 1")
-        if not self.min_crop <= self.max_crop <= 1:
-            raise UserError(f"max_crop={self.max_crop} must lie between min_crop={self.min_crop} and 1")
+        if not (0 < self.min_crop <= 1 or self.min_crop >= _SMALLEST_CROP):
+            raise UserError(
+                f"min_crop={self.min_crop} must be a share of the frame's sides, above 0 and at most 1, or at least "
+                f"{_SMALLEST_CROP} pixels"
+            )
+        if not self.min_crop <= self.max_crop or self.max_crop > 1 >= self.min_crop:
+            most = "1" if self.min_crop <= 1 else "any more pixels"
+            raise UserError(f"max_crop={self.max_crop} must lie between min_crop={self.min_crop} and {most}")
         self._pairs = [
             (index, expression)
             for index, sequence in enumerate(self.source.sequences)
@@ -213,12 +219,15 @@ class ClipDataset:
     ) -> tuple["_Window", str]:
         """Where the clip is cut to, and the sentence that is true of the first frame's part."""
         height, width = labels.shape
-        if self.min_crop < 1 and _is_positional(expression, categories):
+        if self.min_crop != 1 and _is_positional(expression, categories):
             mask = expression.mask(labels)
             points = np.argwhere(mask)
             for _ in range(_TRIES):
-                share = self.max_crop * (self.min_crop / self.max_crop) ** rng.uniform()
-                rows, cols = max(1, round(share * height)), max(1, round(share * width))
+                drawn = self.max_crop * (self.min_crop / self.max_crop) ** rng.uniform()
+                if self.min_crop <= 1:
+                    rows, cols = max(1, round(drawn * height)), max(1, round(drawn * width))
+                else:
+                    rows, cols = min(round(drawn), height), min(round(drawn), width)
                 if self.square:
                     rows = cols = min(rows, cols)
                 # Any window that holds one of the target's pixels is as likely: all cells of the grid are named.
