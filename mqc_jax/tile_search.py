@@ -5,7 +5,8 @@
    position agrees with the place in the sentence (`places.Place.weight`). Tiles that cannot agree are not looked at,
    unless nothing is found in the others.
 2. Around the best candidate, windows of one, two, four, ... tile sides are looked at. The target grows from window to
-   window as long as the smaller one shows only a part of it; the first window from which it does not is taken.
+   window as long as the smaller one shows only a part of it; the first window from which it does not tells how long it
+   is. The window to follow it in has `tiling.side_of` that length.
 """
 
 import functools
@@ -22,7 +23,7 @@ from mqc_jax.checkpoint import Model
 from mqc_jax.data.expressions import grid_cell, location
 from mqc_jax.models import functional
 from mqc_jax.models.mqc_sam import MQCSAM
-from mqc_jax.tiling import Window, around, cover, main_part
+from mqc_jax.tiling import Window, around, cover, main_part, side_of
 
 MAP_SIDE = 1024
 """Longest side of a map over the whole frame."""
@@ -77,7 +78,7 @@ def search(model: Model, frame: np.ndarray, text: str, tile: int) -> Found:
     Args:
       frame: uint8 RGB [H, W, 3].
       text: the sentence, about the whole frame.
-      tile: side of the smallest windows, in pixels.
+      tile: side of the smallest tiles, in pixels.
     """
     size = frame.shape[:2]
     place = places.find(text)
@@ -136,18 +137,29 @@ def _sight(window: Window, score: np.ndarray, coarse: np.ndarray, logits: np.nda
 
 
 def _zoom(model: Model, frame: np.ndarray, best: _Sight, text: str, tile: int) -> Window:
-    """The smallest window around a sight in which the target shows as far as it does in the next larger one."""
+    """The window around a sight for the length that its target has in the windows that show all of it."""
     size = frame.shape[:2]
     sides = [tile << k for k in range(BATCH) if tile << k < 2 * max(size)]
     windows = list(dict.fromkeys(around(*best.point, side, size) for side in sides))
     sights = list(look(model, frame, windows, text))
     chosen = 0
-    while chosen + 1 < len(sights) and _extent(sights[chosen]) < _SAME_EXTENT * _extent(sights[chosen + 1]):
+    while chosen + 1 < len(sights):
+        share = 1.0 if _cut_off(sights[chosen], size) else _SAME_EXTENT
+        if _extent(sights[chosen]) >= share * _extent(sights[chosen + 1]):
+            break
         chosen += 1
     sight = sights[chosen]
     if sight.box is None:
         return windows[chosen]
-    return around(*sight.point, max(windows[chosen].width, windows[chosen].height), size)
+    return around(*sight.point, side_of(_extent(sight), tile), size)
+
+
+def _cut_off(sight: _Sight, size: tuple[int, int]) -> bool:
+    """Whether the shown target reaches an edge of the window that is not the frame's `(H, W)`."""
+    if sight.box is None:
+        return False
+    (x0, y0, x1, y1), (left, top, right, bottom) = sight.box, sight.window.box
+    return 0 < left >= x0 or 0 < top >= y0 or size[1] > right <= x1 or size[0] > bottom <= y1
 
 
 def _extent(sight: _Sight) -> int:

@@ -20,7 +20,7 @@ from mqc_jax.errors import UserError
 from mqc_jax.groups import Target
 from mqc_jax.results import FrameResult, assemble, rows
 from mqc_jax.tiled_state import TiledState, ViewState
-from mqc_jax.tiling import Window, around, follow, main_part
+from mqc_jax.tiling import Window, around, follow, main_part, side_of
 from mqc_jax.tracker import Tracker
 
 WHOLE_FRAMES = -1
@@ -60,7 +60,8 @@ class TiledTracker(Tracker):
       model: from `mqc_jax.load`.
       texts: one sentence a target, about the whole first frame.
       masks: instead of texts, bool [N, H, W] at the first frame's size.
-      tile: side of the smallest windows in pixels; 0: `model.config.tile`, or where that is 0 the model's own number of
+      tile: side in pixels of the windows that targets are searched in; they are followed in windows from three quarters
+        of it on (`tiling.side_of`). 0: `model.config.tile`, or where that is 0 the model's own number of
         pixels, `image_size`.
 
     Attributes:
@@ -86,7 +87,7 @@ class TiledTracker(Tracker):
 
     @property
     def tile(self) -> int:
-        """Side of the smallest windows in pixels."""
+        """Side in pixels of the windows that targets are searched in."""
         return self.model.config.tile
 
     @property
@@ -150,12 +151,11 @@ class TiledTracker(Tracker):
         return _View(Tracker(self._within, masks=window.cut(target.mask)[None]), window, size, self._pushed)
 
     def _around_mask(self, mask: np.ndarray) -> Window:
-        """The smallest window in which a given target is at most half as long as the window."""
-        box, side = main_part(mask), self.tile
+        """The window around a given target; in the middle of the frame where there is none."""
+        box = main_part(mask)
         if box is None:
-            return around(mask.shape[1] / 2, mask.shape[0] / 2, side, mask.shape)
-        while side < 2 * max(box[2] - box[0], box[3] - box[1]):
-            side *= 2
+            return around(mask.shape[1] / 2, mask.shape[0] / 2, self.tile, mask.shape)
+        side = side_of(max(box[2] - box[0], box[3] - box[1]), self.tile)
         return around((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, side, mask.shape)
 
     def _settled(self, ending: bool = False) -> list[FrameResult]:

@@ -9,6 +9,15 @@ MARGIN = 1 / 8
 """Share of a window's side that a target may not touch without the window being moved."""
 
 
+def side_of(length: int, tile: int) -> int:
+    """Side of the window in which a target of so many pixels is followed, where tiles of a given side are searched.
+
+    A target is outlined best where it is large, and needs room to move and to come back after an occlusion: half as
+    much again as its length, and at least three quarters of a tile.
+    """
+    return max(3 * tile // 4, 3 * length // 2)
+
+
 class Window(NamedTuple):
     """A part of a frame: the columns x to x + width - 1 and the rows y to y + height - 1."""
 
