@@ -395,7 +395,7 @@ def test_a_damaged_state_says_what_is_wrong(tiny_model, video, tmp_path):
         **{"group0.0": np.zeros(2, np.float32)}
     )
     assert "targets and their memories do not fit" in damaged(**header(groups=[[1]]))
-    assert "targets and their memories do not fit" in damaged(**header(next_id=0))
+    assert "its targets do not fit each other" in damaged(**header(next_id=0))
     assert "is damaged: 'held0' is missing" in damaged(**header(held=1))
     assert "is a stream state of format 1, this version reads 2" in damaged(**header(mqc_jax_stream=1))
 
