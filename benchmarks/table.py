@@ -20,16 +20,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from absl import flags
-from variants import ROWS, Frames, compute, frames_of, models, record, table
+from variants import BASELINE, BENCHMARK_SEED, ROWS, Frames, compute, frames_of, models, record, table
 
-import mqc_jax
 from mqc_jax.data.source import VideoSource, open_source
 from mqc_jax.data.synthetic.write import parse_size, write_split
 from mqc_jax.errors import UserError, run
-
-BENCHMARK_SEED = 20260112
-BASELINE = str(Path(mqc_jax.__file__).parent / "assets" / "checkpoint")
-"""SAM2's memory. The shipped checkpoint has it; DAMI's gates run on it without training of their own."""
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the data, the masks and the table.")
 _BASELINE = flags.DEFINE_string("baseline", None, "Checkpoint with SAM2's memory; left out: the one that ships.")

@@ -21,6 +21,10 @@ from mqc_jax.predict import model_facts
 from mqc_jax.results import FrameResult
 from mqc_jax.tiled import with_tile
 
+BENCHMARK_SEED = 20260112
+BASELINE = str(Path(mqc_jax.__file__).parent / "assets" / "checkpoint")
+"""SAM2's memory. The shipped checkpoint has it; DAMI's gates run on it without training of their own."""
+
 ROWS = ("baseline", "tmcc", "dami", "full", "every_frame", "true_mask", "opencv")
 NUMBERS = ("J&F", "J", "J_recall", "F", "F_recall")
 TAGS = ("occlusion", "look_alikes", "weak_saliency", "late_start", "static")
