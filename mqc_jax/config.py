@@ -225,6 +225,7 @@ class DataConfig:
     reword: float = 0.0  # probability that a sentence made from class and position is said in other words
     placeless: float = 0.0  # probability that a sentence names no place, where its class alone will do
     absent: float = 0.0  # probability that a further sentence of a clip names what is not there
+    every: float = 0.0  # probability that a further sentence means all objects of a class: "every yacht"
     num_threads: int = 2
 
 
@@ -464,7 +465,7 @@ def check(config: Config) -> None:
             "config.data.targets=0 teaches the image encoder alone, on single frames; set config.model.classes=14 and "
             "config.data.clip_length=1"
         )
-    for name in ("reword", "placeless", "absent"):
+    for name in ("reword", "placeless", "absent", "every"):
         if not 0.0 <= getattr(config.data, name) <= 1.0:
             raise UserError(f"config.data.{name}={getattr(config.data, name)} must lie in [0, 1]")
     if config.data.eval_image_size:

@@ -1,6 +1,8 @@
 """Where in the frame a sentence says that its target is, and the sentence without that.
 
     find("the yacht at the bottom-right")  ->  Place(row=2, column=2, bare="the yacht")
+    extreme("the leftmost yacht")          ->  Extreme(name="leftmost", bare="the yacht")
+    every("the yacht")                     ->  "every yacht"
 
 Sentences of this field place their target in the cells of a 3x3 grid on the first frame (`data.expressions`); people
 also write "in the upper left corner", "in the north-west" or "the top-left plane". Only such places are understood. A
@@ -33,6 +35,20 @@ _TRAVEL = re.compile(
     r"(?: (?:in|on|to|towards?|from|at|its|the|further))* ?$",
     re.IGNORECASE,
 )
+
+EXTREMES = {
+    "leftmost": ("leftmost", "westernmost"),
+    "rightmost": ("rightmost", "easternmost"),
+    "topmost": ("topmost", "uppermost", "northernmost"),
+    "bottommost": ("bottommost", "lowermost", "southernmost"),
+    "largest": ("largest", "biggest"),
+    "smallest": ("smallest", "tiniest"),
+}
+"""What tells an object apart from others of its class -> how that is said; the first is the template's word."""
+
+_EXTREME_OF = {word: name for name, words in EXTREMES.items() for word in words}
+_EXTREME = re.compile(rf"\b(?P<word>{'|'.join(_EXTREME_OF)}) (?=\w)", re.IGNORECASE)
+_ARTICLE = re.compile(r"\b(?:the|an?|this|that) (?:one )?", re.IGNORECASE)
 
 _SPREAD = 0.03  # of the frame's side: how far off a centroid beside its cell may well be
 _SAME_THIRD = 0.5  # "at the left" is the middle cell of the left column, but people mean the whole column too
@@ -92,6 +108,33 @@ def find(text: str) -> Place | None:
         if bare:
             return Place(*cell, re.sub(r" ([,.;])", r"\1", bare))
     return None
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """That a target is the outermost or the largest or smallest of those that a sentence could mean.
+
+    Attributes:
+      name: a key of `EXTREMES`.
+      bare: the sentence without that.
+    """
+
+    name: str
+    bare: str
+
+
+def extreme(text: str) -> Extreme | None:
+    """What a sentence says that its target is the most of; None where it says nothing of the kind."""
+    match = _EXTREME.search(text)
+    if match is None:
+        return None
+    return Extreme(_EXTREME_OF[match["word"].lower()], text[: match.start()] + text[match.end() :])
+
+
+def every(text: str) -> str:
+    """The sentence for all objects of which the given one means one: "find the yacht" -> "find every yacht"."""
+    said, found = _ARTICLE.subn("every ", text, count=1)
+    return said if found else f"every {text}"
 
 
 def _cell(*words: str | None) -> tuple[int, int] | None:

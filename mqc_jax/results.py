@@ -20,6 +20,7 @@ class FrameResult:
       masks: bool [N, H, W] at the frame's own size.
       mask_logits: float32 [N, S/4, S/4], the decoder's grid; -1024 everywhere where the target is judged absent.
       presence: float32 [N] in [0, 1], the probability that the target is visible.
+      iou: float32 [N] in [0, 1], the IoU with the truth that the decoder predicts for its best mask (SAM2's IoU head).
       memory: what the memory did: `registered` bool [N] (was this frame written), `ages` int32 [N, slots] (frames since
         each slot was written, -1: empty); with DAMI's memory also every field of `models.registration.Decision`.
         With calibration "tmcc", in a frame that targets start in, also `window` int32 [N], the displacements that were
@@ -36,6 +37,7 @@ class FrameResult:
     masks: np.ndarray
     mask_logits: np.ndarray
     presence: np.ndarray
+    iou: np.ndarray
     memory: dict[str, np.ndarray]
     evidence: dict[str, np.ndarray]
     targets: np.ndarray
@@ -52,6 +54,7 @@ def assemble(frame_index: int, size: tuple[int, int], parts: list[Part]) -> Fram
         masks=np.concatenate(masks),
         mask_logits=np.concatenate([part.output.mask_logits for part in parts]),
         presence=np.concatenate([jax.nn.sigmoid(part.output.presence_logits) for part in parts]),
+        iou=np.concatenate([np.asarray(part.output.ious, np.float32).max(1).clip(0, 1) for part in parts]),
         memory=rows([_memory(part) for part in parts], counts),
         evidence=rows([part.evidence for part in parts], counts),
         targets=np.array([number for part in parts for number in part.group.ids], np.int64),

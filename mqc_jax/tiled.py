@@ -2,7 +2,8 @@
 
 A frame of 4,000 pixels that is shrunk to the model's few hundred shows nothing of a target of 20 pixels. Here the model
 sees a window of about its own number of pixels: `tile_search` chooses one for each target on frame 0, an ordinary
-`Tracker` follows the target inside it, and `tiling.follow` moves it when the target nears its edge.
+`Tracker` follows the target inside it, and `tiling.follow` moves it when the target nears its edge, or when it is
+expected to (`course`).
 """
 
 import collections
@@ -16,11 +17,12 @@ import numpy as np
 from mqc_jax import archive, groups, tile_search, tiled_state
 from mqc_jax.checkpoint import Model
 from mqc_jax.config import SMALLEST_TILE
+from mqc_jax.course import Course
 from mqc_jax.errors import UserError
 from mqc_jax.groups import Target
 from mqc_jax.results import FrameResult, assemble, rows
 from mqc_jax.tiled_state import TiledState, ViewState
-from mqc_jax.tiling import Window, around, follow, main_part, side_of
+from mqc_jax.tiling import Window, around, follow, inside, main_part, side_of
 from mqc_jax.tracker import Tracker
 
 WHOLE_FRAMES = -1
@@ -53,8 +55,8 @@ class TiledTracker(Tracker):
 
     `Tracker` gives it for a model that was trained to see windows, and it is used alike. Every target has a window and
     a tracker of its own, so that cost grows with their number; where the whole frame fits into one tile it is seen as a
-    whole. Sentences are read on a target's first frame only: a target that is lost is waited for in the window that it
-    was last seen in.
+    whole. Sentences are read on a target's first frame only: a target that is lost is waited for where its course
+    leads.
 
     Args:
       model: from `mqc_jax.load`.
@@ -188,6 +190,7 @@ class TiledTracker(Tracker):
             masks=masks,
             mask_logits=join("mask_logits"),
             presence=join("presence"),
+            iou=join("iou"),
             memory={**rows([result.memory for result in own], counts), "view": views},
             evidence=rows([result.evidence for result in own], counts),
             targets=np.array(list(seen), np.int64),
@@ -251,6 +254,7 @@ class _View:
 
     Attributes:
       window: the part of the next frame that the tracker will see.
+      course: where the target was, by its tracker's frame numbers.
       start: number of the target's first frame.
       results: what the tracker gave and the other targets' trackers did not yet.
     """
@@ -260,17 +264,19 @@ class _View:
     ) -> None:
         self.tracker, self.window, self.size, self.start = tracker, window, size, start
         self.results: collections.deque[_Seen] = collections.deque()
+        self.course = Course()
         self._searched = searched
         self._seen: collections.deque[Window] = collections.deque()  # of frames that wait for the tracker's answer
 
     def state(self) -> ViewState:
         """Everything that `of` needs."""
-        return ViewState(self.tracker, self.window, list(self._seen), list(self.results), self._searched)
+        return ViewState(self.tracker, self.window, self.course, list(self._seen), list(self.results), self._searched)
 
     @classmethod
     def of(cls, state: ViewState, size: tuple[int, int], start: int) -> "_View":
         """The view that had this state."""
         view = cls(state.tracker, state.window, size, start, state.searched)
+        view.course = state.course
         view._seen.extend(state.seen)
         view.results.extend(_Seen(*one) for one in state.results)
         return view
@@ -286,11 +292,15 @@ class _View:
             if result.evidence:
                 result = dataclasses.replace(result, evidence=self._on_frame(result.evidence, window))
             self.results.append(_Seen(result, window))
-        if results and not self._seen:  # else the calibration looks at one place for a while
-            box = main_part(results[-1].masks[0])
+            box = main_part(result.masks[0])
             if box is not None:
-                x, y = window.x, window.y
-                self.window = follow(window, (box[0] + x, box[1] + y, box[2] + x, box[3] + y), self.size)
+                x0, y0, x1, y1 = box
+                seen = x0 + window.x, y0 + window.y, x1 + window.x, y1 + window.y
+                self.course.see(result.frame_index, seen, float(result.iou[0] * result.presence[0]))
+        if results and not self._seen:  # else the calibration looks at one place for a while
+            box = self.course.box(results[-1].frame_index + 1)
+            if box is not None:
+                self.window = follow(self.window, inside(box, self.size), self.size)
 
     def _on_frame(self, evidence: dict[str, np.ndarray], window: Window) -> dict[str, np.ndarray]:
         """Maps over the window as maps over the frame."""

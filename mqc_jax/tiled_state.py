@@ -3,6 +3,7 @@
 An `archive`: facts in the header, the trackers' files as bytes, and results that wait for other targets' calibration.
 """
 
+import dataclasses
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 
 from mqc_jax import archive
 from mqc_jax.checkpoint import Model
+from mqc_jax.course import Course
 from mqc_jax.errors import UserError
 from mqc_jax.groups import Target
 from mqc_jax.results import FrameResult
@@ -18,8 +20,8 @@ from mqc_jax.stream_state import check, damaged, model_facts, packed, unpacked
 from mqc_jax.tiling import Window
 from mqc_jax.tracker import Tracker
 
-KEY, FORMAT = "mqc_jax_tiles", 2
-_ARRAYS = ("masks", "mask_logits", "presence", "targets", "started")
+KEY, FORMAT = "mqc_jax_tiles", 3
+_ARRAYS = ("masks", "mask_logits", "presence", "iou", "targets", "started")
 _TABLES = ("memory", "evidence")
 
 
@@ -28,6 +30,7 @@ class ViewState(NamedTuple):
 
     tracker: Tracker
     window: Window
+    course: Course
     seen: list[Window]
     results: list[tuple[FrameResult, Window]]
     searched: np.ndarray | None
@@ -59,7 +62,8 @@ def write(path: str | Path, model: Model, state: TiledState) -> None:
     facts = []
     for i, view in state.views.items():
         waiting = [{"frame": result.frame_index, "window": window} for result, window in view.results]
-        facts.append({"target": i, "window": view.window, "seen": view.seen, "waiting": waiting})
+        course = dataclasses.asdict(view.course)
+        facts.append({"target": i, "window": view.window, "course": course, "seen": view.seen, "waiting": waiting})
         arrays[f"tracker{i}"] = np.frombuffer(_saved(view.tracker), np.uint8)
         if view.searched is not None:
             arrays[f"searched{i}"] = view.searched
@@ -104,7 +108,9 @@ def _view(path: str | Path, model: Model, fact: dict, arrays: dict[str, np.ndarr
     ]
     seen = [Window(*window) for window in fact["seen"]]
     tracker = _restored(model, arrays[f"tracker{i}"].tobytes(), path)
-    return ViewState(tracker, Window(*fact["window"]), seen, results, arrays.get(f"searched{i}"))
+    return ViewState(
+        tracker, Window(*fact["window"]), Course(**fact["course"]), seen, results, arrays.get(f"searched{i}")
+    )
 
 
 def _result(prefix: str, frame_index: int, arrays: dict[str, np.ndarray]) -> FrameResult:

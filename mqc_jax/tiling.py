@@ -86,6 +86,14 @@ def _follow(start: int, length: int, low: int, high: int, limit: int) -> int:
     return start if inside and abs(middle - start - length / 2) <= slack else moved
 
 
+def inside(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The whole pixels of a box whose middle is brought into the frame `(H, W)`, if it has left it."""
+    (x0, y0, x1, y1), (height, width) = box, size
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    dx, dy = min(max(x, 0), width) - x, min(max(y, 0), height) - y
+    return round(x0 + dx), round(y0 + dy), round(x1 + dx), round(y1 + dy)
+
+
 def main_part(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     """Box of a bool mask's largest connected piece, x0, y0, x1, y1, the latter two exclusive; None for an empty one."""
     count, _, facts, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)

@@ -51,4 +51,14 @@ class Brightness:
         self.given += 1
         facts = np.array([mask.any()])
         logits = np.zeros((1, 16, 16), np.float32)
-        return FrameResult(self.given - 1, mask, logits, facts.astype(np.float32), {}, {}, np.zeros(1, int), facts)
+        return FrameResult(
+            self.given - 1,
+            mask,
+            logits,
+            facts.astype(np.float32),
+            facts.astype(np.float32),
+            {},
+            {},
+            np.zeros(1, int),
+            facts,
+        )

@@ -486,3 +486,19 @@ def test_unheard_words_are_those_kept_from_training():
         for i in range(40):
             dataset[i]
     assert not texts[False] & texts[True]
+
+
+def test_further_sentences_may_mean_all_of_a_class():
+    seen = []
+    dataset = ClipDataset(scene(), 96, 1, tokenize=lambda t: seen.append(t) or tokenize(t), targets=4, every=1.0)
+    members = {"every yacht": (1, 2), "every freighter": (3,), "every small car": (4,)}
+    told = set()
+    for i in range(20):
+        seen.clear()
+        clip = dataset[i]
+        assert not seen[0].startswith("every")
+        for row, text in enumerate(seen[1:], 1):
+            told.add(text)
+            shown = np.isin(scene().labels(0, 0), members.get(text, ()))
+            np.testing.assert_array_equal(clip["masks"][row, 0], resize_mask(shown, 96))
+    assert set(members) < told

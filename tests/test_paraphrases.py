@@ -80,3 +80,22 @@ def test_a_word_for_several_classes_still_fits_one_object():
     # Two ships share the top-left cell: "ship" alone would fit both, "boat" fits the yacht.
     assert {attribute for i, phrase, attribute in found if i == 1 and phrase == "ship"} == {"topmost"}
     assert {attribute for i, phrase, attribute in found if i == 1 and phrase == "boat"} == {""}
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_every_means_all_objects_of_what_it_names(free):
+    labels = np.zeros((40, 40), np.int32)
+    for i in range(1, 6):
+        labels[6 * i : 6 * i + 3, 5:9] = i
+    categories = {1: "yacht", 2: "yacht", 3: "freighter", 4: "large car", 5: "speed_boat"}
+    rng = np.random.default_rng(0)
+    told: dict[tuple, set[str]] = {}
+    for _ in range(400):
+        said, ids = paraphrases.every(labels, categories, rng, free)
+        assert "every " in said
+        told.setdefault(ids, set()).add(said)
+    assert {(1, 2), (3,), (4,), (5,), ()} <= set(told)
+    assert "every yacht" in told[1, 2]
+    assert told[()].isdisjoint(set().union(*(sentences for ids, sentences in told.items() if ids)))
+    words = {(1, 2, 5), (1, 2, 3, 5)}  # boats, ships
+    assert (words & set(told) == words) is free

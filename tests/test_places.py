@@ -63,3 +63,28 @@ def test_a_cell_agrees_with_itself_best():
         assert weights[row, column] == 1
         assert all(weight <= 0.5 for cell, weight in weights.items() if cell != (row, column))
         assert place.weight((0, 0, 600, 300), size) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "bare", "all_of_them"),
+    [
+        ("the leftmost yacht", "leftmost", "the yacht", "every yacht"),
+        ("show me the biggest jet", "largest", "show me the jet", "show me every jet"),
+        ("Northernmost freighter", "topmost", "freighter", "every freighter"),
+        ("this one tiniest truck of the scene", "smallest", "this one truck of the scene", "every truck of the scene"),
+    ],
+)
+def test_what_is_the_most_of_its_kind_is_told_from_its_kind(text, name, bare, all_of_them):
+    found = places.extreme(text)
+    assert (found.name, found.bare) == (name, bare)
+    assert places.every(found.bare) == all_of_them
+
+
+@pytest.mark.parametrize("text", ["the yacht", "the largeship", "the one on the left", "the leftmost"])
+def test_what_is_no_extreme_is_left_alone(text):
+    assert places.extreme(text) is None
+
+
+def test_template_and_tracker_know_the_same_extremes():
+    for name in places.EXTREMES:
+        assert places.extreme(f"the {name} yacht").name == name

@@ -89,24 +89,19 @@ def test_a_window_follows_its_target_through_the_whole_frame(bright, monkeypatch
     model, _ = bright
     monkeypatch.setattr(tiled, "Tracker", type("Held", (Brightness,), {"lag": lag}))
     path = [(20 + 5 * t, 440 - 3 * t) for t in range(120)]
-    gone = range(60, 63)
+    gone = range(50, 70)  # it goes on by 117 pixels meanwhile, which is more than the window
     video = [lights(*([] if t in gone else [corner])) for t, corner in enumerate(path)]
     session = TiledTracker(model, texts=["the boat at the bottom-left"], tile=88)  # followed in 66 pixels
     moves = 0
     for t, frame in enumerate(video):
         before = session.windows
         outs = session.push(frame)
-        if t in gone:
-            assert not outs[0].masks.any()
-            assert session.windows == before  # waited for where it was last seen
         moves += session.windows != before
         for out in outs:
             truth = video[out.frame_index][..., 0] > 100
             x0, y0, x1, y1 = out.memory["view"][0]
             np.testing.assert_array_equal(out.masks[0, y0:y1, x0:x1], truth[y0:y1, x0:x1])
-            # It comes back at the window's edge, and is in the window's middle one frame later.
-            if out.frame_index not in (60, 61, 62, 63):
-                np.testing.assert_array_equal(out.masks[0], truth)
+            np.testing.assert_array_equal(out.masks[0], truth)
         assert len(session._views[0].results) == 0
         assert len(session._views[0]._seen) <= lag
     assert session.frame_index == 119
@@ -317,7 +312,8 @@ def test_tracker_of_a_model_of_windows_is_theirs_and_so_is_its_state(tiny_model,
 def row(out: FrameResult, i: int) -> FrameResult:
     """Target i's part of a result."""
     one = np.flatnonzero(out.targets == i)
-    cut = {name: getattr(out, name)[one] for name in ("masks", "mask_logits", "presence", "targets", "started")}
+    names = ("masks", "mask_logits", "presence", "iou", "targets", "started")
+    cut = {name: getattr(out, name)[one] for name in names}
     tables = {name: {k: v[one] for k, v in getattr(out, name).items()} for name in ("memory", "evidence")}
     return FrameResult(out.frame_index, **cut, **tables)
 

@@ -87,6 +87,8 @@ class ClipDataset:
       placeless: probability that a sentence leaves its place out, where one class alone tells which object is meant.
       absent: probability that a further sentence names a class that is not at the place it names, or nowhere in the
         frame if it leaves its place out: nothing is there.
+      every: probability that a further sentence of those that name something means all objects of a class ("every
+        yacht"), which a tiled search asks for.
       class_map: whether clips hold `classes`, what is where in their first frame.
 
     Raises:
@@ -108,13 +110,14 @@ class ClipDataset:
     unheard: bool = False
     placeless: float = 0.0
     absent: float = 0.0
+    every: float = 0.0
     class_map: bool = False
 
     def __post_init__(self) -> None:
         for field, least in (("image_size", 1), ("clip_length", 1), ("max_stride", 1), ("targets", 0)):
             if getattr(self, field) < least:
                 raise UserError(f"{field}={getattr(self, field)} must be at least {least}")
-        for field in ("reword", "placeless", "absent"):
+        for field in ("reword", "placeless", "absent", "every"):
             if not 0 <= getattr(self, field) <= 1:
                 raise UserError(f"{field}={getattr(self, field)} must lie in [0, 1], since it is a probability")
         if self.start not in ("first", "anywhere"):
@@ -268,6 +271,11 @@ class ClipDataset:
                 nothing = _nothing_there(part, categories, rng, anywhere=rng.random() < self.placeless)
                 said = paraphrases.reword(nothing, rng, self.unheard) if rng.random() < self.reword else nothing.text
                 chosen.append((Expression("nothing", said, (_NO_OBJECT,)), said))
+                continue
+            if self.every and rng.random() < self.every:
+                free = rng.random() < self.reword
+                said, ids = paraphrases.every(part, categories, rng, free, self.unheard)
+                chosen.append((Expression("every", said, ids or (_NO_OBJECT,)), said))
                 continue
             if not others:
                 found = [d for d in plain if (d.object_id,) != expression.object_ids]

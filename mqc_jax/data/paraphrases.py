@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mqc_jax import places
 from mqc_jax.data.expressions import Description, class_phrase, describe
 
 _AIRLINERS = ("wide_bodied_aircraft", "narrow_bodied_aircraft", "rear_engine_aircraft", "four_engine_aircraft")
@@ -44,17 +45,10 @@ _COARSE: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 )
 """Fine classes -> words that mean any of them."""
 
+_ABSENT = 0.3  # how often `every` draws any class, which the frame may well not show
+
 _ROWS = {"top": ("top", "upper", "north"), "bottom": ("bottom", "lower", "south")}
 _COLUMNS = {"left": ("left", "left", "west"), "right": ("right", "right", "east")}
-
-_ATTRIBUTES = {
-    "leftmost": ("leftmost", "westernmost"),
-    "rightmost": ("rightmost", "easternmost"),
-    "topmost": ("topmost", "uppermost", "northernmost"),
-    "bottommost": ("bottommost", "lowermost", "southernmost"),
-    "largest": ("largest", "biggest"),
-    "smallest": ("smallest", "tiniest"),
-}
 
 _SENTENCES = (
     "the {what} {where}", "the {what} {where}", "{what} {where}", "a {what} {where}", "{where}, the {what}",
@@ -145,10 +139,9 @@ def reword(description: Description, rng: np.random.Generator, held_out: bool = 
       held_out: use only sentences, and pairs of a name and a place, that the others never use.
     """
     names = _NAMES.get(description.phrase, (description.phrase,))
-    places = _places(description.place)
-    pairs = [(n, p) for n in names for p in places if _is_held_out(n, p) == held_out]
-    name, where = pairs[rng.integers(len(pairs))] if pairs else (names[0], places[0])
-    said = _ATTRIBUTES.get(description.attribute, (description.attribute,))
+    pairs = [(n, p) for n in names for p in _places(description.place) if _is_held_out(n, p) == held_out]
+    name, where = pairs[rng.integers(len(pairs))] if pairs else (names[0], _places(description.place)[0])
+    said = places.EXTREMES.get(description.attribute, (description.attribute,))
     attribute = said[rng.integers(len(said))]
     sentences = _HELD_OUT_SENTENCES if held_out else _SENTENCES
     what = f"{attribute} {name}" if attribute else name
@@ -157,6 +150,32 @@ def reword(description: Description, rng: np.random.Generator, held_out: bool = 
         said = said.replace(" that is {where}", "").replace(" located {where}", "").replace("{where}, ", "")
         said = said.replace(" {where}", "")
     return said.format(what=what, where=where)
+
+
+def every(
+    labels: np.ndarray, categories: Mapping[int, str], rng: np.random.Generator, free: bool, held_out: bool = False
+) -> tuple[str, tuple[int, ...]]:
+    """A sentence for all objects of a class, and which of them the frame shows: none, about every fourth time.
+
+    Args:
+      labels: object ids [H, W].
+      categories: the fine class of each object id.
+      rng: what is drawn from.
+      free: in other words, and half of those times in one that covers several fine classes.
+      held_out: as in `reword`.
+    """
+    shown = [i for i in np.unique(labels).tolist() if i in categories]
+    name = str(rng.choice(sorted({categories[i] for i in shown} or CLASSES)))
+    if rng.random() < _ABSENT:
+        name = str(rng.choice(CLASSES))
+    classes, phrase = (name,), class_phrase(name)
+    coarse = [(group, words) for group, words in _COARSE if name in group]
+    if free and coarse and rng.random() < 0.5:
+        classes, words = coarse[rng.integers(len(coarse))]
+        phrase = str(words[rng.integers(len(words))])
+    one = Description(0, f"the {phrase}", "", phrase, "")
+    said = reword(one, rng, held_out) if free else one.text
+    return places.every(said), tuple(i for i in shown if categories[i] in classes)
 
 
 _NAMES = {class_phrase(category): names for category, names in _FINE.items()}

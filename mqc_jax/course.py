@@ -1,0 +1,102 @@
+"""Where a target that is followed in a window goes, and where it is to be expected while it cannot be seen.
+
+What is under a cloud comes out somewhere else, and the mask of a target that is nearly covered, or that was mistaken
+for its neighbour, would lead the window away. So a mask counts as a sight of the target only where the decoder itself
+holds it for good and where the target can have come to; after a frame without one, the window goes on with the speed of
+the sights before.
+"""
+
+import dataclasses
+
+import numpy as np
+
+MIN_IOU = 0.3
+"""Predicted IoU x presence from which a mask is a sight. Of wrong masks three quarters have less (docs/results.md)."""
+
+_WHOLE_IOU, _WHOLE_AREA = 0.4, 0.65  # a sight of all of the target: of this quality, and so like in area to the others
+_SIGHTS, _AREAS = 8, 16  # remembered
+_FEW = 3  # sights from which on a speed is believed
+_SLACK = 3.0  # pixels that a sight may be off, beside half the target's length
+_GROWTH = (0.06, 2.0, 0.15)  # more slack for each frame unseen: lengths, pixels, and share of the speed
+_FAST = 8.0  # pixels a frame that a target of unknown speed may have
+
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1 in pixels, the latter two exclusive."""
+
+
+@dataclasses.dataclass
+class Course:
+    """One target's sights. All numbers are in pixels of the frame and in frames.
+
+    Attributes:
+      whole: (frame, x, y) of the middles of the latest boxes that showed all of it.
+      areas: of the latest boxes; of those that showed a part, nearly what was expected.
+      length: of its box's longer side, a running mean.
+      last: (frame, x, y) of the last sight, with `size`, its box's width and height; None: none yet.
+    """
+
+    whole: list[tuple[float, float, float]] = dataclasses.field(default_factory=list)
+    areas: list[float] = dataclasses.field(default_factory=list)
+    length: float = 0.0
+    last: tuple[float, float, float] | None = None
+    size: tuple[float, float] = (0.0, 0.0)
+
+    def see(self, frame: int, box: Box, iou: float) -> bool:
+        """Takes a mask's box for a sight of the target, if it can be one.
+
+        Args:
+          frame: its number, larger than those before.
+          iou: the quality that the decoder gives its mask, in [0, 1].
+
+        Returns:
+          Whether it was taken. The first always is.
+        """
+        width, height = box[2] - box[0], box[3] - box[1]
+        x, y, area = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, width * height
+        if self.last is not None and (iou < MIN_IOU or not self._can_be(frame, x, y)):
+            return False
+        usual = float(np.median(self.areas)) if self.areas else area
+        whole = len(self.areas) < _FEW or (min(area / usual, usual / area) >= _WHOLE_AREA and iou >= _WHOLE_IOU)
+        # A target that comes nearer or turns changes its area for good, but slowly.
+        self.areas = [*self.areas, area if whole else usual * (0.97 if area < usual else 1.03)][-_AREAS:]
+        self.last, self.size = (frame, x, y), (width, height)
+        if whole:
+            self.whole = [*self.whole, (frame, x, y)][-_SIGHTS:]
+            longest = max(width, height)
+            self.length = 0.9 * self.length + 0.1 * longest if len(self.whole) > 1 else longest
+        return True
+
+    def box(self, frame: int) -> Box | None:
+        """The box that the target is expected to have in a frame after the last sight; None where there was none.
+
+        In the frame right after a sight it is the sight's own.
+        """
+        if self.last is None:
+            return None
+        x, y = self._ahead(frame) if frame - self.last[0] > 1 else self.last[1:]
+        width, height = self.size
+        return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+
+    def _ahead(self, frame: int) -> tuple[float, float]:
+        seen, x, y = self.last
+        across, down = self._speed()
+        return x + across * (frame - seen), y + down * (frame - seen)
+
+    def _can_be(self, frame: int, x: float, y: float) -> bool:
+        """Whether the target can be at a place, coming from its last sight or going on as it went."""
+        unseen = frame - self.last[0]
+        lengths, pixels, share = _GROWTH
+        drift = pixels + share * np.hypot(*self._speed()) if len(self.whole) >= _FEW else _FAST
+        slack = self.length / 2 + _SLACK + unseen * (lengths * self.length + drift)
+        return min(np.hypot(x - px, y - py) for px, py in (self._ahead(frame), self.last[1:])) <= slack
+
+    def _speed(self) -> tuple[float, float]:
+        """Pixels a frame: the median over pairs of sights (Theil-Sen), which some bad ones do not move."""
+        if len(self.whole) < 2:
+            return 0.0, 0.0
+        sights = np.array(self.whole)
+        first, second = np.triu_indices(len(sights), 1)
+        steps = sights[second] - sights[first]
+        apart = steps[:, 0] >= (3 if len(sights) >= 5 else 1)
+        across, down = np.median(steps[apart, 1:] / steps[apart, :1], axis=0)
+        return float(across), float(down)

@@ -1,0 +1,111 @@
+"""All objects that a sentence may mean, listed from what windows showed, and which of them is the leftmost or largest.
+
+A window shows a part of a frame, so that its leftmost yacht need not be the leftmost. So windows are asked for "every
+yacht"; what several of them show is one object; and that object is most likely the leftmost which is likely a yacht
+while none farther left is.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from mqc_jax.tiling import Window
+
+Box = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels of the frame, the latter two exclusive."""
+
+_SAME = 0.5  # of the smaller box is in the larger one: two windows' views of one object
+_LEAST_CELLS = 2  # of a mask's grid that a piece has
+
+
+class Shown(NamedTuple):
+    """An object as one window, or the best of several, showed it.
+
+    Attributes:
+      box: around it.
+      area: in pixels.
+      score: how likely it is one that was asked for, in [0, 1].
+      whole: whether it ends before the window does, or where the frame does.
+    """
+
+    box: Box
+    area: float
+    score: float
+    whole: bool
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+
+
+def pieces(window: Window, logits: np.ndarray, score: float, size: tuple[int, int]) -> list[Shown]:
+    """The connected pieces of a window's mask.
+
+    Args:
+      logits: float [h, w] over the window.
+      score: how good the window's mask is, in [0, 1]; a piece's is that times its largest probability.
+      size: the frame's `(H, W)`.
+    """
+    rows, columns = logits.shape
+    across, down = window.width / columns, window.height / rows
+    count, labels, facts, _ = cv2.connectedComponentsWithStats((logits > 0).view(np.uint8), connectivity=8)
+    left, top, right, bottom = window.box
+    found = []
+    for i in range(1, count):
+        x, y, width, height, cells = map(int, facts[i])
+        if cells < _LEAST_CELLS:
+            continue
+        box = tuple(
+            round(value)
+            for value in (left + x * across, top + y * down, left + (x + width) * across, top + (y + height) * down)
+        )
+        peak = 1 / (1 + np.exp(-float(logits[labels == i].max())))
+        cut = (x == 0 < left) or (y == 0 < top) or (x + width == columns and right < size[1])
+        cut = cut or (y + height == rows and bottom < size[0])
+        found.append(Shown(box, cells * across * down, score * peak, not cut))
+    return found
+
+
+def merged(shown: Iterable[Shown]) -> list[Shown]:
+    """One entry for each object: the best view of it, whole ones before cut ones."""
+    objects: list[Shown] = []
+    for one in sorted(shown, key=lambda s: (s.whole, s.score), reverse=True):
+        for k, other in enumerate(objects):
+            if _overlap(one.box, other.box) >= _SAME:
+                objects[k] = other._replace(score=max(other.score, one.score))
+                break
+        else:
+            objects.append(one)
+    return objects
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """What the boxes share, as a part of the smaller."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    least = min((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return max(width, 0) * max(height, 0) / max(least, 1)
+
+
+def chances(objects: Sequence[Shown], likely: Sequence[float], name: str) -> np.ndarray:
+    """How likely each object is the most extreme of those that are meant: float [n].
+
+    Args:
+      likely: how likely each is one of them at all, in [0, 1].
+      name: a key of `places.EXTREMES`.
+    """
+    key = {
+        "leftmost": lambda s: s.middle[0],
+        "rightmost": lambda s: -s.middle[0],
+        "topmost": lambda s: s.middle[1],
+        "bottommost": lambda s: -s.middle[1],
+        "largest": lambda s: -s.area,
+        "smallest": lambda s: s.area,
+    }[name]
+    found, none_before = np.zeros(len(objects)), 1.0
+    for i in sorted(range(len(objects)), key=lambda i: key(objects[i])):
+        found[i] = likely[i] * none_before
+        none_before *= 1 - likely[i]
+    return found

@@ -1,0 +1,95 @@
+"""Where a target is expected while it cannot be seen, and which masks are sights of it."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mqc_jax.course import MIN_IOU, Course
+
+
+def square(x: float, y: float, side: float = 20.0) -> tuple[float, float, float, float]:
+    return x - side / 2, y - side / 2, x + side / 2, y + side / 2
+
+
+def seen(speed: tuple[float, float], frames: int, side: float = 20.0, noise=None) -> Course:
+    """The course of a target that starts in (200, 200) and is seen in frames 0 .. `frames` - 1."""
+    course = Course()
+    for t in range(frames):
+        dx, dy = noise[t] if noise is not None else (0, 0)
+        assert course.see(t, square(200 + speed[0] * t + dx, 200 + speed[1] * t + dy, side), 0.8)
+    return course
+
+
+SPEEDS = st.tuples(st.floats(-6, 6), st.floats(-6, 6))
+
+
+@settings(deadline=None)
+@given(SPEEDS, st.integers(3, 12), st.integers(2, 40))
+def test_an_unseen_target_goes_on_as_it_went(speed, frames, unseen):
+    course = seen(speed, frames)
+    t = frames - 1 + unseen
+    assert course.box(t) == pytest.approx(square(200 + speed[0] * t, 200 + speed[1] * t), abs=1e-6)
+    # Where it comes out again it is taken for what it is.
+    assert course.see(t, square(200 + speed[0] * t, 200 + speed[1] * t), 0.8)
+
+
+@settings(deadline=None)
+@given(SPEEDS, st.integers(0, 2**32 - 1))
+def test_a_few_bad_sights_do_not_turn_it(speed, seed):
+    rng = np.random.default_rng(seed)
+    noise = np.zeros((8, 2))
+    noise[rng.choice(np.arange(1, 8), 1)] = rng.uniform(-8, 8, 2)
+    x0, y0, x1, y1 = seen(speed, 8, noise=noise).box(8 + 9)
+    off = np.hypot((x0 + x1) / 2 - 200 - 17 * speed[0], (y0 + y1) / 2 - 200 - 17 * speed[1])
+    assert off <= np.hypot(8, 8) + 10  # the last sight's own error, and at most a pixel a frame
+
+
+def test_right_after_a_sight_the_target_is_where_it_was():
+    course = seen((4, 0), 6)
+    assert course.box(6) == square(220, 200)
+    assert Course().box(0) is None
+
+
+@pytest.mark.parametrize(
+    ("box", "iou"), [(square(320, 200), 0.9), (square(224, 200), MIN_IOU - 0.01)], ids=["far away", "of low quality"]
+)
+def test_a_mask_that_is_none_of_it_changes_nothing(box, iou):
+    course = seen((4, 0), 6)
+    before = dataclasses.replace(course)
+    assert not course.see(6, box, iou)
+    assert course == before
+    assert course.box(7) == square(228, 200)
+
+
+def test_a_part_of_the_target_moves_the_expectation_but_not_the_speed():
+    course = seen((4, 0), 8)
+    assert course.see(8, (222, 190, 228, 210), 0.5)  # a cloud covers all but its left third
+    assert course.box(9) == (222, 190, 228, 210)
+    x0, _, x1, _ = course.box(12)
+    assert (x0 + x1) / 2 == pytest.approx(225 + 4 * 4)
+
+
+def test_a_target_may_set_off_from_rest_between_two_sights():
+    course = seen((0, 0), 8)
+    for t in range(8, 20):
+        assert course.see(t, square(200 + 5 * (t - 7), 200), 0.8)
+    assert course.box(25) == pytest.approx(square(200 + 5 * 18, 200), abs=6)
+
+
+def test_the_longer_it_is_unseen_the_farther_off_it_may_be():
+    near, far = seen((2, 0), 8), seen((2, 0), 8)
+    assert not near.see(9, square(218 + 30, 200), 0.8)
+    assert far.see(27, square(254 + 30, 200), 0.8)
+
+
+def test_it_survives_being_written():
+    course = seen((3, -1), 9)
+    again = Course(**json.loads(json.dumps(dataclasses.asdict(course))))
+    for one in (course, again):
+        one.see(9, square(227, 191), 0.7)
+    assert again.box(15) == course.box(15)
+    assert not again.see(16, square(400, 100), 0.9)
