@@ -93,7 +93,7 @@ def test_a_window_follows_its_target_through_the_whole_frame(bright, monkeypatch
     video = [lights(*([] if t in gone else [corner])) for t, corner in enumerate(path)]
     session = TiledTracker(model, texts=["the boat at the bottom-left"], tile=88)  # followed in 66 pixels
     moves = 0
-    for t, frame in enumerate(video):
+    for frame in video:
         before = session.windows
         outs = session.push(frame)
         moves += session.windows != before
