@@ -3,7 +3,8 @@
 1. Overlapping tiles of one and of two tile sides are grounded by the sentence without its place, which would mean
    something else inside a tile. A candidate's score is presence x predicted IoU x the coarse map's peak x how well its
    position agrees with the place in the sentence (`places.Place.weight`). Tiles that cannot agree are not looked at,
-   unless nothing is found in the others.
+   unless nothing is found in the others. "Leftmost" and its like mean something else inside a tile too: such a sentence
+   asks the tiles for every object of its class, and the choice is made from the list of them all (`listing`).
 2. Around the best candidate, windows of one, two, four, ... tile sides are looked at. The target grows from window to
    window as long as the smaller one shows only a part of it; the first window from which it does not tells how long it
    is. The window to follow it in has `tiling.side_of` that length.
@@ -18,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mqc_jax import imaging, places
+from mqc_jax import imaging, listing, places
 from mqc_jax.checkpoint import Model
 from mqc_jax.data.expressions import grid_cell, location
 from mqc_jax.models import functional
@@ -53,13 +54,15 @@ class Found(NamedTuple):
 
 
 class _Sight(NamedTuple):
-    """What one window showed: `box` of the mask's main part in the frame's pixels or None, `score` in [0, 1]."""
+    """What one window showed: `box` of the mask's main part in the frame's pixels or None, `score` in [0, 1], and the
+    coarse map and the mask's logits over the window."""
 
     window: Window
     box: tuple[int, int, int, int] | None
     point: tuple[float, float]
     score: float
     coarse: np.ndarray
+    logits: np.ndarray
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -87,11 +90,35 @@ def search(model: Model, frame: np.ndarray, text: str, tile: int) -> Found:
     for window in dict.fromkeys(w for scale in SCALES for w in cover(scale * tile, size)):
         (likely if place is None or place.weight(window.box, size) >= _UNLIKELY else rest).append(window)
     heat = Heat(size)
+    extreme = places.extreme(asked)
+    if extreme is not None:
+        found = _most(model, frame, likely, extreme, place, heat, tile)
+        if found is not None:
+            return found
     best = _best(model, frame, likely, asked, place, heat)
     if rest and (best is None or best.box is None):
         best = _best(model, frame, rest, asked, place, heat, best)
-    window = _zoom(model, frame, best, asked, tile)
+    window = _zoom(model, frame, best.point, asked, tile)
     return Found(window, _sentence(text, place, best.point, window), heat.map)
+
+
+def _most(model, frame, windows, extreme: places.Extreme, place, heat, tile: int) -> Found | None:
+    """The object that is the most of those like it; None where the windows show none like it."""
+    size, shown = frame.shape[:2], []
+    for sight in look(model, frame, windows, places.every(extreme.bare)):
+        heat.add(sight.window, sight.coarse)
+        shown += listing.pieces(sight.window, sight.logits, sight.score, size)
+    objects = listing.merged(shown)
+    if not objects:
+        return None
+    likely = [o.score * (1.0 if place is None else place.weight(o.middle * 2, size)) for o in objects]
+    chosen = objects[int(listing.chances(objects, likely, extreme.name).argmax())]
+    if chosen.whole:
+        x0, y0, x1, y1 = chosen.box
+        window = around(*chosen.middle, side_of(max(x1 - x0, y1 - y0), tile), size)
+    else:
+        window = _zoom(model, frame, chosen.middle, extreme.bare, tile)
+    return Found(window, _in_cell(extreme.bare, chosen.middle, window), heat.map)
 
 
 def _best(model, frame, windows, text, place, heat, best: "_Sight | None" = None) -> "_Sight | None":
@@ -130,17 +157,17 @@ def _sight(window: Window, score: np.ndarray, coarse: np.ndarray, logits: np.nda
     if box is None:
         y, x = np.unravel_index(coarse.argmax(), coarse.shape)
         point = window.x + (x + 0.5) * across, window.y + (y + 0.5) * down
-        return _Sight(window, None, point, float(score) * _NO_MASK, coarse)
+        return _Sight(window, None, point, float(score) * _NO_MASK, coarse, logits)
     x0, x1 = (round(window.x + x * across) for x in box[::2])
     y0, y1 = (round(window.y + y * down) for y in box[1::2])
-    return _Sight(window, (x0, y0, x1, y1), ((x0 + x1) / 2, (y0 + y1) / 2), float(score), coarse)
+    return _Sight(window, (x0, y0, x1, y1), ((x0 + x1) / 2, (y0 + y1) / 2), float(score), coarse, logits)
 
 
-def _zoom(model: Model, frame: np.ndarray, best: _Sight, text: str, tile: int) -> Window:
-    """The window around a sight for the length that its target has in the windows that show all of it."""
+def _zoom(model: Model, frame: np.ndarray, point: tuple[float, float], text: str, tile: int) -> Window:
+    """The window around a point for the length that its target has in the windows that show all of it."""
     size = frame.shape[:2]
     sides = [tile << k for k in range(BATCH) if tile << k < 2 * max(size)]
-    windows = list(dict.fromkeys(around(*best.point, side, size) for side in sides))
+    windows = list(dict.fromkeys(around(*point, side, size) for side in sides))
     sights = list(look(model, frame, windows, text))
     chosen = 0
     while chosen + 1 < len(sights):
@@ -169,10 +196,13 @@ def _extent(sight: _Sight) -> int:
 
 def _sentence(text: str, place: places.Place | None, point: tuple[float, float], window: Window) -> str:
     """What to ask the window: the sentence with the place that the target has in it."""
-    if place is None:
-        return text
+    return text if place is None else _in_cell(place.bare, point, window)
+
+
+def _in_cell(bare: str, point: tuple[float, float], window: Window) -> str:
+    """A sentence without a place, and the cell of the window that a point of the frame lies in."""
     cell = grid_cell(point[0] - window.x, point[1] - window.y, (window.height, window.width))
-    return f"{place.bare} at the {location(cell)}"
+    return f"{bare} at the {location(cell)}"
 
 
 class Heat:

@@ -110,6 +110,29 @@ def bright(tiny_model, monkeypatch):
     return tiny_model, bright_model.ground_on_brightness(monkeypatch)
 
 
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("the leftmost boat", 0),
+        ("show me the easternmost boat", 2),
+        ("the uppermost boat", 1),
+        ("the rightmost boat at the top", 1),  # the one farther right is not at the top
+    ],
+)
+def test_the_most_extreme_of_all_that_a_sentence_could_mean_is_chosen(bright, text, chosen):
+    model, seen = bright
+    corners = [(60, 300), (330, 40), (590, 410)]
+    found = tile_search.search(model, lights(*corners), text, 64)
+    x, y = corners[chosen]
+    x0, y0, x1, y1 = found.window.box
+    assert x0 <= x < x + 12 <= x1
+    assert y0 <= y < y + 12 <= y1
+    assert "most" not in found.text
+    assert found.text.endswith("at the center")
+    asked = "show me every boat" if text.startswith("show") else "every boat"
+    assert seen[0][0] == tuple(model.tokenizer.encode([asked], 16)[0][0])
+
+
 @pytest.mark.parametrize(("text", "corner"), [("the boat at the top-left", 0), ("the boat in the south-east", 1)])
 def test_the_place_in_the_sentence_chooses_among_equals(bright, text, corner):
     model, seen = bright

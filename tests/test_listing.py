@@ -1,0 +1,79 @@
+"""Objects listed from what windows showed, and the most extreme of them."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mqc_jax import listing, places
+from mqc_jax.listing import Shown
+from mqc_jax.tiling import Window, cover
+
+SIZE = (200, 300)
+
+
+def logits(window: Window, boxes, grid: int = 32) -> np.ndarray:
+    """What a perfect model shows of some boxes of a frame in a window."""
+    frame = np.full(SIZE, -5.0, np.float32)
+    for x0, y0, x1, y1 in boxes:
+        frame[y0:y1, x0:x1] = 5.0
+    part = window.cut(frame)
+    rows, columns = (np.arange(grid) * side // grid for side in part.shape)
+    return part[np.ix_(rows, columns)]
+
+
+def test_each_object_is_listed_once_whatever_windows_showed_of_it():
+    boxes = [(20, 20, 40, 36), (130, 90, 150, 110), (260, 150, 290, 190)]
+    shown = []
+    for window in cover(64, SIZE) + cover(128, SIZE):
+        shown += listing.pieces(window, logits(window, boxes), 0.9, SIZE)
+    found = sorted(listing.merged(shown), key=lambda s: s.box)
+    assert len(shown) > len(found) == 3
+    for one, box in zip(found, boxes, strict=True):
+        assert one.whole
+        np.testing.assert_allclose(one.box, box, atol=4)
+        assert one.area == pytest.approx((box[2] - box[0]) * (box[3] - box[1]), rel=0.3)
+        assert one.score == pytest.approx(0.9, abs=0.01)
+
+
+def test_a_piece_at_the_windows_edge_is_not_whole_unless_the_frame_ends_there():
+    for window, box, whole in [
+        (Window(0, 0, 64, 64), (0, 20, 10, 30), True),
+        (Window(10, 0, 64, 64), (0, 20, 20, 30), False),
+        (Window(236, 136, 64, 64), (280, 180, 300, 200), True),
+        (Window(200, 100, 64, 64), (250, 120, 280, 140), False),
+    ]:
+        (one,) = listing.pieces(window, logits(window, [box]), 1.0, SIZE)
+        assert one.whole is whole
+    assert listing.pieces(Window(0, 0, 64, 64), np.full((32, 32), -5.0), 1.0, SIZE) == []
+
+
+def test_a_better_view_of_a_part_does_not_replace_the_whole():
+    whole, part = Shown((10, 10, 50, 30), 800, 0.4, True), Shown((30, 10, 50, 30), 400, 0.9, False)
+    (one,) = listing.merged([part, whole])
+    assert one == whole._replace(score=0.9)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 250), st.integers(0, 150)), min_size=1, max_size=6))
+def test_chances_are_those_of_drawing_each_object_by_itself(objects):
+    """By counting: over all ways in which some objects are meant, how often is each the most extreme of them?"""
+    shown = [Shown((x, y, x + 10 + k, y + 10), 10.0 * (10 + k), p, True) for k, (p, x, y) in enumerate(objects)]
+    likely = [p for p, _, _ in objects]
+    keys = {
+        "leftmost": lambda s: s.middle[0], "rightmost": lambda s: -s.middle[0], "topmost": lambda s: s.middle[1],
+        "bottommost": lambda s: -s.middle[1], "largest": lambda s: -s.area, "smallest": lambda s: s.area,
+    }  # fmt: skip
+    assert set(keys) == set(places.EXTREMES)
+    for name, key in keys.items():
+        if len({key(s) for s in shown}) < len(shown):
+            continue  # ties go either way
+        expected = np.zeros(len(shown))
+        for meant in itertools.product([False, True], repeat=len(shown)):
+            chance = np.prod([p if there else 1 - p for p, there in zip(likely, meant, strict=True)])
+            those = [i for i, there in enumerate(meant) if there]
+            if those:
+                expected[min(those, key=lambda i: key(shown[i]))] += chance
+        np.testing.assert_allclose(listing.chances(shown, likely, name), expected, atol=1e-9)
