@@ -7,7 +7,7 @@
     dami        three decoupled, gated memories
     full        both
     every_frame the sentence prompts every frame, not the first alone (what the paper says drifts)
-    true_mask   full, from the true first mask instead of a sentence: the upper bound of calibration
+    true_mask   the baseline from the true first mask instead of a sentence: the upper bound of calibration
     opencv      OpenCV's MIL tracker from the box of the baseline's first mask, which moves along with the box
 
 A row that lies under --output already is not computed again, so that an interrupted table goes on. Intervals are

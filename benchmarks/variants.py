@@ -102,7 +102,7 @@ def models(baseline: str, full: str | None, size: int | None, tile: int | None =
         "dami": of_dami.replace(memory="dami", **plain),
         "full": of_dami.replace(memory="dami", calibration="tmcc", **switches),
         "every_frame": of_sam2.replace(text_every_frame=True, **plain),
-        "true_mask": of_dami.replace(memory="dami", **plain),
+        "true_mask": of_sam2.replace(**plain),
         "opencv": of_sam2.replace(**plain),
     }
 

@@ -44,28 +44,28 @@ def get_config(stage: str = "encoder") -> ml_collections.ConfigDict:
     if stage not in STAGES:
         raise UserError(f"unknown stage {stage!r}{nearest(stage, STAGES)}; known: {', '.join(STAGES)}")
     c = _small()
-    c.model.image_size = 320
-    c.model.tile = 160
+    c.model.image_size = 256
+    c.model.tile = 128
     c.model.classes = 14
     c.log_every = 20
     c.eval_every = 0
     c.picture_every = 10**6
     c.data.update(
         dataset="ref_youtube_vos", data_dir="data/stills", train_split="train+test", eval_dir="data/val",
-        start="anywhere", min_crop=0.18, max_crop=0.5, square=True, clip_length=1, eval_image_size=768,
+        start="anywhere", min_crop=60, max_crop=260, square=True, clip_length=1, eval_image_size=768,
     )  # fmt: skip
     if stage == "encoder":
         c.steps, c.batch_size, c.data.targets = 1500, 12, 0
         c.optim.update(learning_rate=1e-3, warmup_steps=20)
         return c
-    c.data.update(reword=0.5, placeless=0.5, absent=0.3)
+    c.data.update(reword=0.4, placeless=0.5, absent=0.2, every=0.6)
     c.loss.update(focal=60.0, classes=0.5)
     if stage == "words":
         c.steps, c.batch_size, c.data.targets = 2400, 6, 3
-        c.optim.update(learning_rate=7e-4, warmup_steps=30)
+        c.optim.update(learning_rate=5e-4, warmup_steps=20)
         return c
     # Memory is learned from true first masks before the model's own are good enough to be remembered.
-    c.data.update(data_dir="data/clips", clip_length=3, max_stride=3, targets=3)
+    c.data.update(data_dir="data/clips", clip_length=3, max_stride=3, targets=3, max_crop=224, every=0.3)
     c.steps, c.batch_size = 1250, 3
     c.optim.update(learning_rate=6e-4, warmup_steps=30)
     c.loss.update(teacher_forcing=0.8, teacher_forcing_steps=2 * c.steps)
