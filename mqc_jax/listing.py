@@ -5,7 +5,7 @@ yacht"; what several of them show is one object; and that object is most likely 
 while none farther left is.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -17,7 +17,8 @@ Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels of the frame, the latter two exclusive."""
 
 _SAME = 0.5  # of the smaller box is in the larger one: two windows' views of one object
-_LEAST_CELLS = 2  # of a mask's grid that a piece has
+_LEAST_CELLS = 6  # of a mask's grid that a piece has; smaller ones are mostly noise
+_EDGE = 6  # pixels from a window's edge, where it is not expected to show what is there
 
 
 class Shown(NamedTuple):
@@ -45,7 +46,7 @@ def pieces(window: Window, logits: np.ndarray, score: float, size: tuple[int, in
 
     Args:
       logits: float [h, w] over the window.
-      score: how good the window's mask is, in [0, 1]; a piece's is that times its largest probability.
+      score: how good the window's mask is, in [0, 1]; a piece's is that times its mean probability.
       size: the frame's `(H, W)`.
     """
     rows, columns = logits.shape
@@ -61,24 +62,44 @@ def pieces(window: Window, logits: np.ndarray, score: float, size: tuple[int, in
             round(value)
             for value in (left + x * across, top + y * down, left + (x + width) * across, top + (y + height) * down)
         )
-        peak = 1 / (1 + np.exp(-float(logits[labels == i].max())))
+        sure = (1 / (1 + np.exp(-logits[labels == i].astype(np.float32)))).mean()
         cut = (x == 0 < left) or (y == 0 < top) or (x + width == columns and right < size[1])
         cut = cut or (y + height == rows and bottom < size[0])
-        found.append(Shown(box, cells * across * down, score * peak, not cut))
+        found.append(Shown(box, cells * across * down, float(score * sure), not cut))
     return found
 
 
-def merged(shown: Iterable[Shown]) -> list[Shown]:
-    """One entry for each object: the best view of it, whole ones before cut ones."""
-    objects: list[Shown] = []
-    for one in sorted(shown, key=lambda s: (s.whole, s.score), reverse=True):
-        for k, other in enumerate(objects):
-            if _overlap(one.box, other.box) >= _SAME:
-                objects[k] = other._replace(score=max(other.score, one.score))
+def objects(views: Sequence[tuple[Window, list[Shown]]]) -> list[Shown]:
+    """What several windows showed as one list of objects.
+
+    Args:
+      views: each window, also those that showed nothing, and its `pieces`.
+
+    Returns:
+      For each object its best view, a whole one if there is one. Its score is the mean over all windows of one size
+      that have it well inside, 0 counting for those that did not show it, of the size for which that is the largest: a
+      small target is not seen in a large window, and what one window alone shows is mostly a mistake.
+    """
+    found: list[tuple[Shown, dict[int, float]]] = []  # the best view, and the best score in each window
+    every = [(piece, k) for k, (_, pieces_of) in enumerate(views) for piece in pieces_of]
+    for piece, k in sorted(every, key=lambda one: (one[0].whole, one[0].score), reverse=True):
+        for best, scores in found:
+            if _overlap(piece.box, best.box) >= _SAME:
+                scores[k] = max(scores.get(k, 0.0), piece.score)
                 break
         else:
-            objects.append(one)
-    return objects
+            found.append((piece, {k: piece.score}))
+    return [best._replace(score=_agreed(best, scores, [window for window, _ in views])) for best, scores in found]
+
+
+def _agreed(one: Shown, scores: dict[int, float], windows: Sequence[Window]) -> float:
+    x, y = one.middle
+    by_size: dict[tuple[int, int], list[float]] = {}
+    for k, window in enumerate(windows):
+        left, top, right, bottom = window.box
+        if k in scores or (left + _EDGE <= x < right - _EDGE and top + _EDGE <= y < bottom - _EDGE):
+            by_size.setdefault(window[2:], []).append(scores.get(k, 0.0))
+    return max(float(np.mean(of_size)) for of_size in by_size.values())
 
 
 def _overlap(one: Box, other: Box) -> float:

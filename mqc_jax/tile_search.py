@@ -104,11 +104,11 @@ def search(model: Model, frame: np.ndarray, text: str, tile: int) -> Found:
 
 def _most(model, frame, windows, extreme: places.Extreme, place, heat, tile: int) -> Found | None:
     """The object that is the most of those like it; None where the windows show none like it."""
-    size, shown = frame.shape[:2], []
+    size, views = frame.shape[:2], []
     for sight in look(model, frame, windows, places.every(extreme.bare)):
         heat.add(sight.window, sight.coarse)
-        shown += listing.pieces(sight.window, sight.logits, sight.score, size)
-    objects = listing.merged(shown)
+        views.append((sight.window, listing.pieces(sight.window, sight.logits, sight.score, size)))
+    objects = listing.objects(views)
     if not objects:
         return None
     likely = [o.score * (1.0 if place is None else place.weight(o.middle * 2, size)) for o in objects]
