@@ -43,6 +43,15 @@ def test_bytes_do_not_depend_on_workers_or_on_the_number_of_sequences(written, t
     assert len(more) == 3
 
 
+def test_a_later_sequence_is_the_same_by_itself(written, tmp_path):
+    card = write_split(tmp_path, 1, seed=7, workers=1, first=2, **SMALL)
+    ours, theirs = files(tmp_path), files(written[0])
+    pictures = [name for name in ours if name.endswith((".jpg", ".png"))]
+    assert len(pictures) == 2 * SMALL["frames"]
+    assert all("train_00002" in name and ours[name] == theirs[name] for name in pictures)
+    assert card["options"]["first"] == 2
+
+
 def test_ref_youtube_vos_holds_the_truth(written):
     root, _ = written
     meta = json.loads((root / "train" / "meta.json").read_text())["videos"]
@@ -183,6 +192,7 @@ def command(output, *arguments):
         (["--sequences=1", "--size=512"], "is not HxW"),
         (["--sequences=1", "--size=8x8"], "between 128x128 and 4096x4096"),
         (["--sequences=0"], "must be at least 1"),
+        (["--sequences=1", "--first=-1"], "first=-1 must not be negative"),
         (["--sequences=1", "--disable=fog"], "unknown difficulty 'fog'"),
         (["--sequences=1", "--frames=1"], "between 2 and 10000"),
     ],

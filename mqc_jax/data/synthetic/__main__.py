@@ -1,7 +1,7 @@
 """Writes synthetic satellite video.
 
 python -m mqc_jax.data.synthetic --output DIR --sequences N --seed S [--layout ref_youtube_vos|sat_mtb]
-    [--split train|test] [--size HxW] [--frames N] [--disable clouds,noise] [--noise X] [--workers N]
+    [--split train|test] [--size HxW] [--frames N] [--disable clouds,noise] [--noise X] [--first N] [--workers N]
 """
 
 from absl import flags
@@ -20,6 +20,7 @@ flags.DEFINE_string("size", None, "HxW in pixels for every sequence, as 512x640;
 flags.DEFINE_integer("frames", None, "frames in every sequence; by default each split's own lengths")
 flags.DEFINE_list("disable", [], f"difficulties to leave out, of: {', '.join(DIFFICULTIES)}, occlusion")
 flags.DEFINE_float("noise", 1.0, "factor on the sensor noise that each sequence would have")
+flags.DEFINE_integer("first", 0, "number of the first sequence; each is the same whatever else is written")
 flags.DEFINE_integer("workers", None, "processes; all cores by default")
 
 
@@ -43,6 +44,7 @@ def main(argv: list[str]) -> int | None:
         [name.strip() for name in FLAGS.disable if name.strip()],
         FLAGS.workers,
         noise=FLAGS.noise,
+        first=FLAGS.first,
     )
     print(
         f"{card['sequences']} sequences, {card['frames']} frames, {card['expressions']} expressions in {FLAGS.output}"

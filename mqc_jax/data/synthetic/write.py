@@ -69,6 +69,7 @@ def write_split(
     workers: int | None = None,
     progress: bool = True,
     noise: float = 1.0,
+    first: int = 0,
 ) -> dict:
     """Writes a split of `sequences` sequences under `output` and returns its card.
 
@@ -81,6 +82,7 @@ def write_split(
       workers: processes; all cores by default. The bytes do not depend on it.
       progress: show a progress bar on stderr.
       noise: factor on the sensor noise.
+      first: number of the first sequence. Sequence i of a seed is the same whatever else is written.
 
     Raises:
       UserError: a value is out of range, the split is already there, or `output` cannot be written to.
@@ -94,6 +96,8 @@ def write_split(
         raise UserError(f"sequences={sequences} must be at least 1")
     if seed < 0:
         raise UserError(f"seed={seed} must not be negative")
+    if first < 0:
+        raise UserError(f"first={first} must not be negative")
     if frames is not None and not 2 <= frames <= 10000:
         raise UserError(f"frames={frames} must be between 2 and 10000")
     if size is not None and not (min(size) >= 128 and max(size) <= 4096):
@@ -105,10 +109,11 @@ def write_split(
     workers = max(1, min(sequences, workers or os.cpu_count() or 1))
     with staged(output) as staging:
         shared = {"seed": seed, "split": split, "size": size, "frames": frames, "disable": disable, "noise": noise}
-        jobs = [({"index": i} | shared, layout, str(staging)) for i in range(sequences)]
+        jobs = [({"index": i} | shared, layout, str(staging)) for i in range(first, first + sequences)]
         done = list(tqdm(in_order(_make, jobs, workers), total=sequences, unit="sequence", disable=not progress))
         options = {k: v for k, v in (("size", size), ("frames", frames), ("disable", disable)) if v}
         options |= {"noise": noise} if noise != 1 else {}
+        options |= {"first": first} if first else {}
         card = json.loads(json.dumps(make_card(done, split, seed, options)))  # as a reader of the file gets it
         if old is not None:
             shutil.rmtree(old)
