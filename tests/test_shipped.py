@@ -14,27 +14,32 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_the_demo_runs_end_to_end_and_says_where_its_report_is(tmp_path):
-    line = [sys.executable, "tools/demo.py", "--output", str(tmp_path / "demo"), "--frames", "24"]
+    line = [sys.executable, "tools/demo.py", "--output", str(tmp_path / "demo")]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     report = Path(done.stdout.strip().splitlines()[-1].removeprefix("report: "))
     assert report == tmp_path / "demo" / "result" / "report.html"
     assert report.stat().st_size > 10_000
     masks = sorted((report.parent / "masks" / "00").iterdir())
-    assert len(masks) == 24
+    assert len(masks) == 40
     # The right target, not just any mask: the demo's clip comes with its truth.
     clip = tmp_path / "demo" / "clip"
     listing = json.loads((clip / "meta_expressions" / "train" / "meta_expressions.json").read_text())["videos"]
     name, video = next(iter(listing.items()))
     from PIL import Image
 
-    overlaps = []
+    overlaps, hidden = [], []
     for path, frame in zip(masks, video["frames"], strict=True):
         labels = np.asarray(Image.open(clip / "train" / "Annotations" / name / f"{frame}.png"))
         truth = labels == int(video["expressions"]["0"]["obj_id"])
         found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) > 0
+        hidden.append(not truth.any())
         overlaps.append((truth & found).sum() / max((truth | found).sum(), 1))
-    assert np.mean(overlaps) > 0.5, overlaps
+    assert np.mean(np.array(overlaps)[~np.array(hidden)]) > 0.5, overlaps
+    # It passes under a cloud, and is found again.
+    assert 3 <= sum(hidden) < 20
+    assert not hidden[-1]
+    assert np.mean(overlaps[-8:]) > 0.5, overlaps
 
 
 def test_the_shipped_checkpoint_is_small_and_complete():
