@@ -52,7 +52,7 @@ def get_config(stage: str = "encoder") -> ml_collections.ConfigDict:
     c.picture_every = 10**6
     c.data.update(
         dataset="ref_youtube_vos", data_dir="data/stills", train_split="train+test", eval_dir="data/val",
-        start="anywhere", min_crop=60, max_crop=260, square=True, clip_length=1, eval_image_size=768,
+        start="anywhere", min_crop=60, max_crop=260, square=True, turn=True, clip_length=1, eval_image_size=768,
     )  # fmt: skip
     if stage == "encoder":
         c.steps, c.batch_size, c.data.targets = 1500, 12, 0

@@ -220,6 +220,7 @@ class DataConfig:
     max_crop: float = 1.0  # and at most this
     eval_image_size: int = 0  # side that held-out frames are resized to; 0: model.image_size
     square: bool = False  # such windows are square, with a share of the frame's shorter side
+    turn: bool = False  # clips are turned by quarters and mirrored, and their sentences made again
     eval_dir: str = ""  # where the held-out split is, if not in data_dir
     targets: int = 1  # sentences of a training clip, which share its frames; 0: only classes are learned
     reword: float = 0.0  # probability that a sentence made from class and position is said in other words

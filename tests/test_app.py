@@ -267,7 +267,10 @@ def test_an_upload_becomes_masks_and_a_report(server, visit, tmp_path):
     # Nothing of the video is left, neither with the results nor anywhere else.
     assert not list(server.work.glob("uploads/*"))
     assert not list(server.work.glob("jobs/*/video"))
-    assert server.get("jobs/" + next(server.work.glob("jobs/*")).name + "/video")[0] == 404
+    job = "jobs/" + next(server.work.glob("jobs/*")).name
+    assert server.get(f"{job}/video")[0] == 404
+    # The last live picture may be asked for when the job has just ended.
+    assert server.get(f"{job}/live.jpg?frame=23")[0] == 200
 
 
 @needs_browser

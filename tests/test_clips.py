@@ -1,5 +1,6 @@
 """The loader: a clip is a function of (seed, index), a batch of (seed, step), and only its own frames are decoded."""
 
+import dataclasses
 import itertools
 from collections import Counter
 
@@ -502,3 +503,47 @@ def test_further_sentences_may_mean_all_of_a_class():
             shown = np.isin(scene().labels(0, 0), members.get(text, ()))
             np.testing.assert_array_equal(clip["masks"][row, 0], resize_mask(shown, 96))
     assert set(members) < told
+
+
+def test_turned_clips_lie_in_eight_ways_and_their_sentences_are_true_of_what_is_seen():
+    seen, ways = [], set()
+    dataset = ClipDataset(scene(), 180, 3, tokenize=lambda t: seen.append(t) or tokenize(t), targets=3, turn=True)
+    labels, categories = scene().labels(0, 0), scene().sequences[0].categories
+    for i in range(60):
+        seen.clear()
+        clip = dataset[i]
+        rows, cols = (clip["frames"][0, ..., axis].astype(int) for axis in (0, 1))
+        # Each pixel says where in the frame it was taken.
+        np.testing.assert_array_equal(clip["frames"][0, ..., :2], clip["frames"][2, ..., :2])
+        lies = labels[rows, cols]
+        way = next(
+            (k, m) for k in range(4) for m in (False, True) if corners(labels, k, m) == tuple(lies_at(rows, cols))
+        )
+        ways.add(way)
+        turned = np.rot90(labels[:, ::-1] if way[1] else labels, way[0])
+        named = {d.text: d.object_id for d in expressions.describe(turned, categories)}
+        assert set(seen) <= set(named)
+        for row, text in enumerate(seen):
+            mask = clip["masks"][row, 0].astype(bool)
+            assert (mask != (lies == named[text])).mean() < 0.01  # resizing differs along borders
+    assert len(ways) == 8
+
+
+def lies_at(rows: np.ndarray, cols: np.ndarray) -> list[tuple[int, int]]:
+    """Where in the frame the picture's corners are from: top-left, top-right, bottom-left."""
+    return [(int(rows[y, x]), int(cols[y, x])) for y, x in ((0, 0), (0, -1), (-1, 0))]
+
+
+def corners(labels: np.ndarray, quarters: int, mirrored: bool) -> tuple[tuple[int, int], ...]:
+    """`lies_at` of a frame turned so."""
+    rows, cols = np.indices(labels.shape)
+    turn = lambda x: np.rot90(x[:, ::-1] if mirrored else x, quarters)  # noqa: E731
+    return tuple(lies_at(turn(rows), turn(cols)))
+
+
+def test_what_is_not_made_from_class_and_position_is_never_turned():
+    told = Gradient(scene().labels(0, 0)[None], "the yacht that turns", {1: "yacht", 2: "yacht"})
+    straight = ClipDataset(told, 90, 1)
+    turned = dataclasses.replace(straight, turn=True)
+    for i in range(10):
+        np.testing.assert_array_equal(turned[i]["frames"], straight[i]["frames"])

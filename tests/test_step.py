@@ -45,6 +45,7 @@ def test_targets_of_a_clip_are_as_many_clips_of_the_same_frames(net_and_params):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_give_its_gradient(net_and_params):
     net, params = net_and_params
     run = config(clip_length=1)

@@ -132,7 +132,11 @@ def add_routes(app: FastAPI, queue: Queue, uploads: Uploads) -> None:
     def live(token: str) -> Response:
         job = queue.find(token)
         picture = job and job.live()
-        return Response(picture, media_type="image/jpeg", headers=_FRESH) if picture else _gone()
+        if picture:
+            return Response(picture, media_type="image/jpeg", headers=_FRESH)
+        # The browser may ask for the last picture just after the job's end.
+        folder = work.place("jobs", token)
+        return _file(folder and folder / "poster.jpg")
 
     @app.get("/jobs/{token}/poster.jpg")
     def poster(token: str) -> Response:

@@ -36,6 +36,17 @@ class Batch(NamedTuple):
     ids: list[str]
 
 
+class _Turn(NamedTuple):
+    """One of the eight ways in which a square can lie."""
+
+    quarters: int = 0
+    mirrored: bool = False
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """The turned view of an image [H, W, ...]; nothing is copied."""
+        return np.rot90(image[:, ::-1] if self.mirrored else image, self.quarters)
+
+
 class _Window(NamedTuple):
     """A part of a frame, in pixels of the full-sized frame."""
 
@@ -79,6 +90,9 @@ class ClipDataset:
       max_crop: the largest such window, unless no sentence fits it; of the same kind.
       square: windows are square, with a side that is a share of the frame's shorter one, as `tiled.TiledTracker` cuts
         them; else they have the frame's shape.
+      turn: whether clips are turned by quarters and mirrored, all eight ways being as likely, since from above there is
+        no up. The sentence is made again from what is seen; a clip whose sentence is not made from class and position,
+        or that would have none when turned, is left as it is.
       targets: sentences N of a clip, which share its frames. Beyond the expression's own they are made, as eq. 4 makes
         them, from other objects of the first frame, in random order, and again from the start where there are fewer.
         0: clips without targets, of which `class_map` is what there is to learn.
@@ -105,6 +119,7 @@ class ClipDataset:
     min_crop: float = 1.0
     max_crop: float = 1.0
     square: bool = False
+    turn: bool = False
     targets: int = 1
     reword: float = 0.0
     unheard: bool = False
@@ -173,9 +188,12 @@ class ClipDataset:
         longest = (n_frames - 1 - first) // max(self.clip_length - 1, 1)
         stride = int(rng.integers(1, max(min(self.max_stride, longest), 1) + 1))
         times = _forth_and_back(first, stride, self.clip_length, n_frames)
+        turn, text = self._choose_turn(rng, labels, expression, sequence.categories, text)
+        labels = turn(labels)
+        size = labels.shape
         window, text = self._choose_window(rng, labels, expression, sequence.categories, text)
 
-        part = window.cut(labels, sequence.size)
+        part = window.cut(labels, size)
         targets = self._choose_targets(rng, part, expression, sequence.categories, text)
 
         reduce = _reduction((window.height, window.width), self.image_size)
@@ -194,10 +212,10 @@ class ClipDataset:
                     clip[name][:, k] = clip[name][:, done[t]]
                 continue
             done[t] = k
-            clip["frames"][k] = resize(window.cut(self.source.frame(which, t, reduce), sequence.size), side)
+            clip["frames"][k] = resize(window.cut(turn(self.source.frame(which, t, reduce)), size), side)
             found = labels if k == 0 else self.source.labels(which, t)
             if found is not None:
-                shown = window.cut(found, sequence.size)
+                shown = part if k == 0 else window.cut(turn(found), size)
                 for row, (target, _) in enumerate(targets):
                     mask = target.mask(shown)
                     clip["labelled"][row, k] = True
@@ -211,6 +229,22 @@ class ClipDataset:
             clip["classes"] = _class_map(part, sequence.categories, side // 4)
         clip["id"] = f"{sequence.name}/{expression.id}/{first}/{stride}"
         return clip
+
+    def _choose_turn(
+        self,
+        rng: np.random.Generator,
+        labels: np.ndarray,
+        expression: Expression,
+        categories: Mapping[int, str],
+        text: str,
+    ) -> tuple["_Turn", str]:
+        """How the clip is turned, and the sentence that is true of the first frame then."""
+        if self.turn and _is_positional(expression, categories):
+            turn = _Turn(int(rng.integers(4)), bool(rng.integers(2)))
+            found = _text_at(turn(labels), expression, categories)
+            if found is not None:
+                return turn, found
+        return _Turn(), text
 
     def _choose_window(
         self,

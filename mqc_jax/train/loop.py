@@ -47,6 +47,7 @@ def make_dataset(config: Config, tokenizer: Tokenizer, split: str, training: boo
         absent=config.data.absent if training else 0.0,
         every=config.data.every if training else 0.0,
         square=config.data.square and training,
+        turn=config.data.turn and training,
         class_map=training and config.model.classes > 0,
     )
 
