@@ -163,6 +163,7 @@ class DamiConfig:
     elsewhere_radius: int = 2  # pixels of the stride-4 grid around the main mask that are not elsewhere
     reliability: float = 0.5  # tau_reg; scores lie in (0, 1), so 1 keeps the prototypes empty
     min_presence: float = 0.5  # presence above which a frame may be remembered; 0: absent targets too
+    min_quality: float = 0.25  # least presence times predicted IoU of a frame that may be remembered; 0: any
     history: int = 64  # past frames that a percentile is taken over
     scorer_hidden: int = 32
 
@@ -433,7 +434,7 @@ def _check_dami(model: ModelConfig) -> None:
     for name in ("gain_percentile", "ambiguity_percentile"):
         if not 0.0 <= getattr(dami, name) <= 100.0:
             raise UserError(f"model.dami.{name}={getattr(dami, name)} must lie in [0, 100]")
-    for name in ("reliability", "min_presence"):
+    for name in ("reliability", "min_presence", "min_quality"):
         if not 0.0 <= getattr(dami, name) <= 1.0:
             raise UserError(f"model.dami.{name}={getattr(dami, name)} must lie in [0, 1]")
     if dami.eta < 0 or dami.elsewhere_radius < 0:

@@ -108,7 +108,14 @@ def test_the_state_never_grows(model):
 
 
 IMITATION = DamiConfig(
-    fusion="joint", short=5, prototypes=1, gain_percentile=0.0, confidence="none", min_presence=0.0, reliability=1.0
+    fusion="joint",
+    short=5,
+    prototypes=1,
+    gain_percentile=0.0,
+    confidence="none",
+    min_presence=0.0,
+    min_quality=0.0,
+    reliability=1.0,
 )
 
 
@@ -187,10 +194,14 @@ def test_five_hundred_frames_of_any_kind_leave_a_sound_memory(seed, ambiguity, c
         assert np.isfinite(leaf).all()
     for name in ("novelty", "divergence", "score", "confidence"):
         assert np.isfinite(getattr(decision, name)).all(), name
+    # Only what is there and well seen is remembered.
+    good = present & (seen.ious.max(-1) / (1 + np.exp(-seen.presence_logits)) >= config.min_quality)
+    np.testing.assert_array_equal(decision.visible, good[1:])
+    assert (present & ~good).any()
     # The anchor is what it was; nothing unseen is remembered; what is written is where the record says, and new.
     np.testing.assert_array_equal(end.feature.value[:, 0], start.feature.value[:, 0])
     assert valid[:, :, 0].all()
-    assert not ((decision.short_slot >= 0) | (decision.prototype_slot >= 0))[~present[1:]].any()
+    assert not ((decision.short_slot >= 0) | (decision.prototype_slot >= 0))[~good[1:]].any()
     for slot, places in ((decision.short_slot, range(1, 5)), (decision.prototype_slot, range(5, 7))):
         assert set(np.unique(slot)) <= {-1, *places}
         written = slot >= 0
@@ -222,7 +233,9 @@ def test_an_absent_target_is_not_remembered(model):
 @pytest.fixture(scope="module")
 def learning(tiny_checkpoint):
     """Parameters begun from a checkpoint of SAM2's memory, what was said of them, and a batch's loss and gradient."""
-    open_gates = DamiConfig(gain_percentile=0.0, ambiguity_percentile=100.0, reliability=0.0, min_presence=0.0)
+    open_gates = DamiConfig(
+        gain_percentile=0.0, ambiguity_percentile=100.0, reliability=0.0, min_presence=0.0, min_quality=0.0
+    )
     net = functional.build(dataclasses.replace(CONFIG, dami=open_gates))
     params, note = checkpoint.init_from(tiny_checkpoint, functional.init(net))
     rng = np.random.default_rng(0)

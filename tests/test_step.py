@@ -70,6 +70,20 @@ def test_without_targets_the_class_map_teaches_the_encoder_alone(net_and_params)
     assert moved == {"image_encoder", "class_head"}
 
 
+def test_frozen_parameters_have_no_gradient_and_change_no_others(net_and_params):
+    net, params = net_and_params
+    run = config(clip_length=1)
+    run = dataclasses.replace(run, data=dataclasses.replace(run.data, targets=0))
+    batch, forced = random_batch(run), jnp.zeros(0, bool)
+    free = jax.jit(lambda p: _gradient(net, run, p, batch, forced)[1])(params)
+    frozen = dataclasses.replace(run, optim=dataclasses.replace(run.optim, freeze=("image_encoder",)))
+    rest = jax.jit(lambda p: _gradient(net, frozen, p, batch, forced)[1])(params)
+    assert any(x.any() for x in jax.tree.leaves(free["image_encoder"]))
+    assert not any(x.any() for x in jax.tree.leaves(rest["image_encoder"]))
+    for a, b in zip(jax.tree.leaves(free["class_head"]), jax.tree.leaves(rest["class_head"]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
 def test_the_class_maps_loss_and_recall():
     rng = np.random.default_rng(3)
     logits = rng.normal(0, 2, (2, 5, 6, 4)).astype(np.float32)

@@ -88,8 +88,9 @@ def register(
     pool = slice(1 + config.short, None)
     valid, age = bank.feature.valid, bank.feature.age
     presence = jax.nn.sigmoid(seen.presence_logits.astype(jnp.float32))
-    visible = presence > config.min_presence
     maps = jax.lax.stop_gradient(seen)
+    best = maps.ious.max(1).astype(jnp.float32)
+    visible = (presence > config.min_presence) & (best * presence >= config.min_quality)
 
     # Short-term: an entry is compared as it would be stored, so that what eq. 21 fades out is no news.
     chosen = jnp.take_along_axis(maps.hypotheses, maps.ious.argmax(1)[:, None, None, None], axis=1)[:, 0]
@@ -106,7 +107,6 @@ def register(
 
     # Discriminative: how close an alternative comes, and whether this mask is good enough to learn from.
     now = registration.area(maps.mask_logits)
-    best = maps.ious.max(1).astype(jnp.float32)
     score = scorer(
         registration.pooled(maps.entry, maps.mask_logits),
         best * presence,

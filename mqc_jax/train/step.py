@@ -11,7 +11,7 @@ from flax import struct
 from mqc_jax.config import Config, LossConfig
 from mqc_jax.models import functional
 from mqc_jax.models.mqc_sam import MQCSAM, Output, for_each
-from mqc_jax.train import losses
+from mqc_jax.train import losses, optim
 
 
 @struct.dataclass
@@ -103,10 +103,12 @@ def clip_loss(
 def _gradient(
     net: MQCSAM, config: Config, params: Any, batch: dict[str, jax.Array], forced: jax.Array
 ) -> tuple[dict[str, jax.Array], Any]:
-    """Loss with its terms, and the gradient, of one batch."""
+    """Loss with its terms, and the gradient, of one batch; frozen parameters' is zero, and not computed."""
+    factors = optim.multipliers(config.optim, params)
 
     def objective(params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return clip_loss(*forward(net, params, batch, forced), batch, config.loss)
+        live = jax.tree.map(lambda x, factor: x if factor else jax.lax.stop_gradient(x), params, factors)
+        return clip_loss(*forward(net, live, batch, forced), batch, config.loss)
 
     (loss, terms), grads = jax.value_and_grad(objective, has_aux=True)(params)
     return {"loss": loss, **terms}, grads
