@@ -15,7 +15,7 @@ import numpy as np
 
 from mqc_jax import imaging
 from mqc_jax.checkpoint import Model
-from mqc_jax.models import functional
+from mqc_jax.models import functional, one_object
 from mqc_jax.models.memory_bank import MemoryBank
 from mqc_jax.models.mqc_sam import MQCSAM, Features, Output
 
@@ -34,12 +34,14 @@ class Target:
       text: the sentence, or None where there is a mask.
       mask: bool [H, W] at the frames' own size, or None.
       start: number of the frame that the sentence or mask is about; None: the next one to be pushed.
+      place: where the target is known to be in that frame (`models.one_object`), or None.
     """
 
     id: int
     text: str | None = None
     mask: np.ndarray | None = None
     start: int | None = None
+    place: tuple[float, float, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +52,13 @@ class Prompt:
       ids: of the targets.
       tokens: (input_ids int32 [N, L], mask bool [N, L]), or None where there are masks.
       masks: float32 [N, S, S], 0 or 1, or None.
+      places: float32 [N, 3], where the targets are known to be (`models.one_object`).
     """
 
     ids: list[int]
     tokens: tuple[np.ndarray, np.ndarray] | None
     masks: np.ndarray | None
+    places: np.ndarray | None = None
 
 
 @dataclasses.dataclass
@@ -100,9 +104,11 @@ def encode(net: MQCSAM, params, image: jax.Array) -> Features:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def start(net: MQCSAM, params, features: Features, input_ids: jax.Array, mask: jax.Array) -> tuple[MemoryBank, Output]:
+def start(
+    net: MQCSAM, params, features: Features, input_ids: jax.Array, mask: jax.Array, place: jax.Array | None = None
+) -> tuple[MemoryBank, Output]:
     """`functional.start` from tokens, int32 and bool [N, L]."""
-    return functional.start(net, params, features, functional.encode_text(net, params, input_ids, mask))
+    return functional.start(net, params, features, functional.encode_text(net, params, input_ids, mask), place)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -136,7 +142,8 @@ def prompts(model: Model, targets: Iterable[Target]) -> Iterator[Prompt]:
             ids = [target.id for target in some]
             if has_text:
                 texts = [target.text for target in some]
-                yield Prompt(ids, model.tokenizer.encode(texts, model.config.bert.max_tokens), None)
+                places = np.array([target.place or one_object.UNKNOWN for target in some], np.float32)
+                yield Prompt(ids, model.tokenizer.encode(texts, model.config.bert.max_tokens), None, places)
             else:
                 masks = np.stack([imaging.resize_mask(target.mask, size) for target in some])
                 yield Prompt(ids, None, masks.astype(np.float32))
@@ -147,7 +154,7 @@ def begin(model: Model, features: Features, prompt: Prompt) -> Part:
     if prompt.tokens is None:
         bank, output = start_from_mask(model.net, model.params, features, prompt.masks)
         return Part(Group(prompt.ids, bank), output, started=True)
-    bank, output = start(model.net, model.params, features, *prompt.tokens)
+    bank, output = start(model.net, model.params, features, *prompt.tokens, prompt.places)
     return Part(Group(prompt.ids, bank), output, evidence=coarse(output), started=True)
 
 

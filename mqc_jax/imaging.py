@@ -1,7 +1,25 @@
 """The one definition of how a frame becomes the model's input and how its logits become a mask of the frame's size."""
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
+
+
+class Turn(NamedTuple):
+    """One of the eight ways in which a picture seen from above can lie: mirrored or not, then turned by quarters."""
+
+    quarters: int = 0
+    mirrored: bool = False
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """The turned view of an image [H, W, ...]; nothing is copied."""
+        return np.rot90(image[:, ::-1] if self.mirrored else image, self.quarters)
+
+    def undo(self, image: np.ndarray) -> np.ndarray:
+        """The view of a turned image as it was before."""
+        image = np.rot90(image, -self.quarters)
+        return image[:, ::-1] if self.mirrored else image
 
 
 def resize(image: np.ndarray, side: int) -> np.ndarray:

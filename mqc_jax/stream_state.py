@@ -19,7 +19,7 @@ from mqc_jax.checkpoint import Model
 from mqc_jax.errors import UserError
 from mqc_jax.groups import Group, Target, form
 
-KEY, FORMAT = "mqc_jax_stream", 2
+KEY, FORMAT = "mqc_jax_stream", 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ def model_facts(model: Model) -> dict:
 def packed(targets: Iterable[Target]) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Targets as facts for the header, and the masks that were given as packed bits; `unpacked` reads them."""
     targets = list(targets)
-    facts = [{"id": t.id, "text": t.text, "start": t.start} for t in targets]
+    facts = [{"id": t.id, "text": t.text, "start": t.start, "place": t.place} for t in targets]
     return facts, {f"mask{t.id}": np.packbits(t.mask) for t in targets if t.mask is not None}
 
 
@@ -163,7 +163,8 @@ def _target(fact: dict, arrays: Mapping[str, np.ndarray], size: tuple[int, int])
     if fact["text"] is None:
         bits = _array(arrays, f"mask{fact['id']}", (-(-size[0] * size[1] // 8),), np.uint8)
         mask = np.unpackbits(bits, count=size[0] * size[1]).reshape(size).astype(bool)
-    return Target(fact["id"], fact["text"], mask, fact["start"])
+    place = fact["place"] and tuple(map(float, fact["place"]))
+    return Target(fact["id"], fact["text"], mask, fact["start"], place)
 
 
 def _group(model: Model, number: int, ids: list[int], arrays: Mapping[str, np.ndarray]) -> Group:

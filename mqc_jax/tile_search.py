@@ -35,6 +35,9 @@ BATCH = 8
 SCALES = (1, 2)
 """Sides of the tiles searched, in tile sides. A target of half a tile looks best through the second."""
 
+TURNS = (imaging.Turn(0), imaging.Turn(2, True))
+"""How a window is shown: what it shows is the mean. A sentence without a place means the same, and mistakes differ."""
+
 _UNLIKELY = 0.1  # tiles whose best point agrees less with the sentence's place are left for later
 _SAME_EXTENT = 0.75
 _NO_MASK = 1e-3  # weight of a tile in which only the coarse map has a peak
@@ -46,11 +49,16 @@ class Found(NamedTuple):
     Attributes:
       map: float32 [h, w] in [0, 1], the coarse map over the whole frame, each point's largest of all tiles; 0 where
         none was looked at. Its longest side is at most `MAP_SIDE`.
+      box: x0, y0, x1, y1 in the frame's pixels of what was chosen; None where only the coarse map shows something.
     """
 
     window: Window
     text: str
     map: np.ndarray
+    box: tuple[int, int, int, int] | None
+
+
+Box = tuple[int, int, int, int] | None
 
 
 class _Sight(NamedTuple):
@@ -98,8 +106,8 @@ def search(model: Model, frame: np.ndarray, text: str, tile: int) -> Found:
     best = _best(model, frame, likely, asked, place, heat)
     if rest and (best is None or best.box is None):
         best = _best(model, frame, rest, asked, place, heat, best)
-    window = _zoom(model, frame, best.point, asked, tile)
-    return Found(window, _sentence(text, place, best.point, window), heat.map)
+    window, box = _zoom(model, frame, best.point, asked, tile)
+    return Found(window, _sentence(text, place, best.point, window), heat.map, box or best.box)
 
 
 def _most(model, frame, windows, extreme: places.Extreme, place, heat, tile: int) -> Found | None:
@@ -113,12 +121,13 @@ def _most(model, frame, windows, extreme: places.Extreme, place, heat, tile: int
         return None
     likely = [o.score * (1.0 if place is None else place.weight(o.middle * 2, size)) for o in objects]
     chosen = objects[int(listing.chances(objects, likely, extreme.name).argmax())]
+    x0, y0, x1, y1 = box = chosen.box
     if chosen.whole:
-        x0, y0, x1, y1 = chosen.box
         window = around(*chosen.middle, side_of(max(x1 - x0, y1 - y0), tile), size)
     else:
-        window = _zoom(model, frame, chosen.middle, extreme.bare, tile)
-    return Found(window, _in_cell(extreme.bare, chosen.middle, window), heat.map)
+        window, larger = _zoom(model, frame, chosen.middle, extreme.bare, tile)
+        box = larger or box
+    return Found(window, _in_cell(extreme.bare, chosen.middle, window), heat.map, box)
 
 
 def _best(model, frame, windows, text, place, heat, best: "_Sight | None" = None) -> "_Sight | None":
@@ -145,9 +154,16 @@ def look(model: Model, frame: np.ndarray, windows: Sequence[Window], text: str) 
         images = np.zeros((BATCH, side, side, 3), np.uint8)
         for image, window in zip(images, batch, strict=False):
             image[:] = imaging.resize(window.cut(frame), side)
-        scores, coarse, logits = map(np.asarray, _ground(model.net, model.params, images, *tokens))
-        for window, *shown in zip(batch, scores, coarse, logits, strict=False):
+        turned = [_turned(model, images, tokens, turn) for turn in TURNS]
+        for window, *shown in zip(batch, *(np.mean(one, 0) for one in zip(*turned, strict=True)), strict=False):
             yield _sight(window, *shown)
+
+
+def _turned(model: Model, images: np.ndarray, tokens, turn: imaging.Turn) -> tuple[np.ndarray, ...]:
+    """`_ground` of pictures [B, S, S, 3] that are shown turned; its maps lie as the pictures do."""
+    seen = np.stack([turn(image) for image in images])
+    scores, coarse, logits = map(np.asarray, _ground(model.net, model.params, seen, *tokens))
+    return scores, *(np.stack([turn.undo(one) for one in maps]) for maps in (coarse, logits))
 
 
 def _sight(window: Window, score: np.ndarray, coarse: np.ndarray, logits: np.ndarray) -> _Sight:
@@ -163,8 +179,9 @@ def _sight(window: Window, score: np.ndarray, coarse: np.ndarray, logits: np.nda
     return _Sight(window, (x0, y0, x1, y1), ((x0 + x1) / 2, (y0 + y1) / 2), float(score), coarse, logits)
 
 
-def _zoom(model: Model, frame: np.ndarray, point: tuple[float, float], text: str, tile: int) -> Window:
-    """The window around a point for the length that its target has in the windows that show all of it."""
+def _zoom(model: Model, frame: np.ndarray, point: tuple[float, float], text: str, tile: int) -> tuple[Window, Box]:
+    """The window around a point for the length that its target has in the windows that show all of it, and the target's
+    box, or None where no window shows it."""
     size = frame.shape[:2]
     sides = [tile << k for k in range(BATCH) if tile << k < 2 * max(size)]
     windows = list(dict.fromkeys(around(*point, side, size) for side in sides))
@@ -177,8 +194,8 @@ def _zoom(model: Model, frame: np.ndarray, point: tuple[float, float], text: str
         chosen += 1
     sight = sights[chosen]
     if sight.box is None:
-        return windows[chosen]
-    return around(*sight.point, side_of(_extent(sight), tile), size)
+        return windows[chosen], None
+    return around(*sight.point, side_of(_extent(sight), tile), size), sight.box
 
 
 def _cut_off(sight: _Sight, size: tuple[int, int]) -> bool:

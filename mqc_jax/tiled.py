@@ -17,7 +17,7 @@ import numpy as np
 from mqc_jax import archive, groups, tile_search, tiled_state
 from mqc_jax.checkpoint import Model
 from mqc_jax.config import SMALLEST_TILE
-from mqc_jax.course import Course
+from mqc_jax.course import Box, Course
 from mqc_jax.errors import UserError
 from mqc_jax.groups import Target
 from mqc_jax.results import FrameResult, assemble, rows
@@ -148,7 +148,9 @@ class TiledTracker(Tracker):
         size = frame.shape[:2]
         if target.mask is None:
             found = tile_search.search(self.model, frame, target.text, self.tile)
-            return _View(Tracker(self._within, texts=[found.text]), found.window, size, self._pushed, found.map)
+            view = _View(Tracker(self._within, texts=[found.text]), found.window, size, self._pushed, found.map)
+            view.expect(found.box)
+            return view
         window = self._around_mask(target.mask)
         return _View(Tracker(self._within, masks=window.cut(target.mask)[None]), window, size, self._pushed)
 
@@ -281,6 +283,15 @@ class _View:
         view.results.extend(_Seen(*one) for one in state.results)
         return view
 
+    def expect(self, box: Box | None) -> None:
+        """Tells the tracker where in the frame the target is to be expected, if that is known."""
+        if box is not None and self.tracker.model.config.one_object:
+            x0, y0, x1, y1 = box
+            window, side = self.window, max(self.window.width, self.window.height)
+            middle = ((x0 + x1) / 2 - window.x) / window.width, ((y0 + y1) / 2 - window.y) / window.height
+            (target,) = self.tracker.targets
+            self.tracker.expect({target: (*middle, float(np.hypot(x1 - x0, y1 - y0)) / side)})
+
     def push(self, frame: np.ndarray) -> None:
         self._seen.append(self.window)
         self.take(self.tracker.push(np.ascontiguousarray(self.window.cut(frame))))
@@ -301,6 +312,7 @@ class _View:
             box = self.course.box(results[-1].frame_index + 1)
             if box is not None:
                 self.window = follow(self.window, inside(box, self.size), self.size)
+                self.expect(box)
 
     def _on_frame(self, evidence: dict[str, np.ndarray], window: Window) -> dict[str, np.ndarray]:
         """Maps over the window as maps over the frame."""

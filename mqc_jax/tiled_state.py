@@ -20,7 +20,7 @@ from mqc_jax.stream_state import check, damaged, model_facts, packed, unpacked
 from mqc_jax.tiling import Window
 from mqc_jax.tracker import Tracker
 
-KEY, FORMAT = "mqc_jax_tiles", 3
+KEY, FORMAT = "mqc_jax_tiles", 4
 _ARRAYS = ("masks", "mask_logits", "presence", "iou", "targets", "started")
 _TABLES = ("memory", "evidence")
 

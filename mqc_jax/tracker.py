@@ -151,6 +151,30 @@ class Tracker:
         self._forget()
         self._targets = {i: dataclasses.replace(target, start=None) for i, target in self._targets.items()}
 
+    def expect(self, places: dict[int, tuple[float, float, float]]) -> None:
+        """Says where targets are to be expected in the next frame, for a model that keeps one object in each mask.
+
+        Without it a target is expected where it was last seen, and on its first frame anywhere.
+
+        Args:
+          places: by id, the x and y of the target's middle as shares of the frame's width and height, and its box's
+            diagonal as a share of the frame's longer side. A target that was seen before keeps the length that it had.
+
+        Raises:
+          UserError: an id that is not followed.
+        """
+        for i, place in places.items():
+            if i not in self._targets:
+                raise UserError(f"there is no target {i} to expect; those that are followed are {self.targets}")
+            if self._targets[i].start is None:
+                self._targets[i] = dataclasses.replace(self._targets[i], place=tuple(map(float, place)))
+            for group in self._groups:
+                if group.bank.place is not None and i in group.ids:
+                    known = np.array(group.bank.place)
+                    row = known[group.ids.index(i)]
+                    row[:] = *place[:2], row[2] or place[2]
+                    group.bank = group.bank.replace(place=known)
+
     def _checked_texts(self, texts: list[str]) -> list[str]:
         texts = [texts] if isinstance(texts, str) else list(texts)
         if not texts:

@@ -23,8 +23,9 @@ CERTAIN = 10.0
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _first(net: MQCSAM, params, features: Features, input_ids: jax.Array, mask: jax.Array):
+def _first(net: MQCSAM, params, features: Features, input_ids: jax.Array, mask: jax.Array, place: jax.Array):
     output = functional.first(net, params, features, functional.encode_text(net, params, input_ids, mask))
+    output = functional.single(net, params, output, place)
     size = (net.config.image_size, net.config.image_size)
     return output, torch_ops.resize_bilinear(output.mask_logits[..., None], size)[..., 0]
 
@@ -108,7 +109,7 @@ class CalibrationWindow:
             if given:
                 output, logits = _first_from_mask(net, params, self.features, prompt.masks)
             else:
-                output, logits = _first(net, params, self.features, *prompt.tokens)
+                output, logits = _first(net, params, self.features, *prompt.tokens, prompt.places)
             self._beginnings.append(_Beginning(prompt.ids, given, output, logits))
 
     @property

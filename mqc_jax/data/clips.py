@@ -17,7 +17,7 @@ from absl import flags
 from mqc_jax.data import expressions, paraphrases
 from mqc_jax.data.source import Expression, VideoSource
 from mqc_jax.errors import UserError
-from mqc_jax.imaging import resize, resize_mask
+from mqc_jax.imaging import Turn, resize, resize_mask
 
 _ENDLESS = 2**62  # items; Grain wants a length
 _NO_OBJECT = -1  # an object id that no label map holds
@@ -34,17 +34,6 @@ class Batch(NamedTuple):
 
     arrays: dict[str, np.ndarray]
     ids: list[str]
-
-
-class _Turn(NamedTuple):
-    """One of the eight ways in which a square can lie."""
-
-    quarters: int = 0
-    mirrored: bool = False
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The turned view of an image [H, W, ...]; nothing is copied."""
-        return np.rot90(image[:, ::-1] if self.mirrored else image, self.quarters)
 
 
 class _Window(NamedTuple):
@@ -237,14 +226,14 @@ class ClipDataset:
         expression: Expression,
         categories: Mapping[int, str],
         text: str,
-    ) -> tuple["_Turn", str]:
+    ) -> tuple[Turn, str]:
         """How the clip is turned, and the sentence that is true of the first frame then."""
         if self.turn and _is_positional(expression, categories):
-            turn = _Turn(int(rng.integers(4)), bool(rng.integers(2)))
+            turn = Turn(int(rng.integers(4)), bool(rng.integers(2)))
             found = _text_at(turn(labels), expression, categories)
             if found is not None:
                 return turn, found
-        return _Turn(), text
+        return Turn(), text
 
     def _choose_window(
         self,

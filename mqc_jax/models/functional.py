@@ -59,9 +59,11 @@ def encode_text(net: MQCSAM, params: Params, input_ids: jax.Array, mask: jax.Arr
     return net.apply({"params": params}, input_ids, mask, method="encode_text")
 
 
-def start(net: MQCSAM, params: Params, features: Features, text: Text) -> tuple[MemoryBank, Output]:
-    """Frame 0 from N sentences."""
-    return net.apply({"params": params}, features, text, method="start")
+def start(
+    net: MQCSAM, params: Params, features: Features, text: Text, place: jax.Array | None = None
+) -> tuple[MemoryBank, Output]:
+    """Frame 0 from N sentences. `place`: where the targets are known to be, [N, 3] (`models.one_object`)."""
+    return net.apply({"params": params}, features, text, place, method="start")
 
 
 def start_from_mask(net: MQCSAM, params: Params, features: Features, masks: jax.Array) -> tuple[MemoryBank, Output]:
@@ -72,6 +74,11 @@ def start_from_mask(net: MQCSAM, params: Params, features: Features, masks: jax.
 def first(net: MQCSAM, params: Params, features: Features, text: Text) -> Output:
     """Frame 0 from N sentences, not remembered yet."""
     return net.apply({"params": params}, features, text, method="first")
+
+
+def single(net: MQCSAM, params: Params, output: Output, place: jax.Array | None = None) -> Output:
+    """An output with one object in each mask, if the model is to keep one."""
+    return net.apply({"params": params}, output, place, method="single")
 
 
 def first_from_mask(net: MQCSAM, params: Params, features: Features, masks: jax.Array) -> Output:

@@ -77,8 +77,11 @@ class MemoryBank:
       pointer: object pointers, [N, max_obj_ptrs, d_model].
       text: the sentences, if they are read again on every frame (`model.text_every_frame`): `input_ids` int32 [N, L],
         their mask bool [N, L] (all False: there is none), plain words [N, L, text width]; else None.
+      place: float32 [N, 3], where each target is expected in the next frame (`models.one_object`), if that is asked;
+        else None.
     """
 
     feature: Slots
     pointer: Slots
     text: tuple[jax.Array, jax.Array, jax.Array] | None = struct.field(default=None, kw_only=True)
+    place: jax.Array | None = struct.field(default=None, kw_only=True)

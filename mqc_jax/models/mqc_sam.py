@@ -18,7 +18,7 @@ from flax import struct
 from jax.typing import DTypeLike
 
 from mqc_jax.config import ModelConfig
-from mqc_jax.models import crobim, dami, dami_bank, memory_bank, position, torch_ops
+from mqc_jax.models import crobim, dami, dami_bank, memory_bank, one_object, position, torch_ops
 from mqc_jax.models.attention import MLP
 from mqc_jax.models.bert import Bert
 from mqc_jax.models.fpn import ImageEncoder
@@ -225,9 +225,12 @@ class MQCSAM(nn.Module):
         language, mask = self.text_encoder(text.input_ids, text.mask, prompt_embeds=prompts)
         return self.bridge(features.pyramid, text.words, text.mask, language, mask, features.embedding)
 
-    def start(self, features: Features, text: Text) -> tuple[MemoryBank, Output]:
-        """Frame 0 from a sentence: grounds it, decodes the first mask and writes the anchor."""
-        output = self.first(features, text)
+    def start(self, features: Features, text: Text, place: jax.Array | None = None) -> tuple[MemoryBank, Output]:
+        """Frame 0 from a sentence: grounds it, decodes the first mask and writes the anchor.
+
+        `place`: float32 [N, 3], where targets are known to be (`one_object`).
+        """
+        output = self.single(self.first(features, text), place)
         bank = self.write_anchor(features, output)
         if self.config.text_every_frame:
             bank = bank.replace(text=(text.input_ids, text.mask, text.words))
@@ -236,6 +239,13 @@ class MQCSAM(nn.Module):
     def first(self, features: Features, text: Text) -> Output:
         """Frame 0 from a sentence, before anything is remembered."""
         return self.decode_first(features, self.ground(features, text))
+
+    def single(self, output: Output, place: jax.Array | None = None) -> Output:
+        """The output with one object in each mask, if the model is to keep one."""
+        if not self.config.one_object:
+            return output
+        place = one_object.unknown(output.pointer.shape[0]) if place is None else place
+        return output.replace(mask_logits=one_object.keep(output.mask_logits, place)[0])
 
     def start_calibrated(
         self, features: Features, output: Output, logits: jax.Array, given: bool = False
@@ -300,19 +310,17 @@ class MQCSAM(nn.Module):
         """A fresh memory that holds frame 0 alone. `mask_logits` [N, S, S] replaces the output's own mask."""
         c, n = self.config, output.pointer.shape[0]
         features = for_each(features, n)
-        grid = c.image_size // 16
+        own = output.mask_logits if mask_logits is None else mask_logits
+        entry = self.encode_memory(features, output, mask_logits, binary)
         if c.memory == "dami":
-            own = output.mask_logits if mask_logits is None else mask_logits
-            entry = self.encode_memory(features, output, mask_logits, binary)
-            return dami_bank.begin(c.dami, entry, output.pointer, own)
-        bank = MemoryBank(
-            feature=Slots.empty(n, c.num_maskmem, (grid, grid, c.mem_dim), self.dtype),
-            pointer=Slots.empty(n, c.max_obj_ptrs, (c.d_model,), self.dtype),
-        )
-        feature = self.encode_memory(features, output, mask_logits, binary)
-        return MemoryBank(
-            feature=memory_bank.anchor(bank.feature, feature), pointer=memory_bank.anchor(bank.pointer, output.pointer)
-        )
+            bank = dami_bank.begin(c.dami, entry, output.pointer, own)
+        else:
+            slots = Slots.empty(n, c.num_maskmem, entry.shape[1:], self.dtype)
+            pointers = Slots.empty(n, c.max_obj_ptrs, (c.d_model,), self.dtype)
+            bank = MemoryBank(memory_bank.anchor(slots, entry), memory_bank.anchor(pointers, output.pointer))
+        if c.one_object:
+            bank = bank.replace(place=one_object.seen(own > 0, one_object.unknown(n)))
+        return bank
 
     # ---- every later frame --------------------------------------------------------------------------------------
 
@@ -328,6 +336,9 @@ class MQCSAM(nn.Module):
         embedding, sparse, dense, sparse_mask = inputs
         prediction = self._decode(embedding, features, sparse, dense, sparse_mask)
         output = self._output(prediction)
+        if self.config.one_object:
+            logits, place = one_object.keep(output.mask_logits, bank.place)
+            output, bank = output.replace(mask_logits=logits), bank.replace(place=place)
         entry = self.encode_memory(features, output)
         if self.config.memory == "dami":
             seen = dami_bank.Seen(
