@@ -70,8 +70,12 @@ def get_config(stage: str = "encoder") -> ml_collections.ConfigDict:
     c.optim.update(learning_rate=6e-4, warmup_steps=30)
     c.loss.update(teacher_forcing=0.8, teacher_forcing_steps=2 * c.steps)
     if stage == "dami":
-        c.model.memory = "dami"
-        c.steps = 600
+        # What is seen in one frame stays as it is: first masks are the baseline's, and the rows of the table differ by
+        # their memory alone. A frame costs no backward pass through the encoder, and clips can be longer.
+        c.model.memory, c.model.classes = "dami", 0
+        c.optim.freeze = ("(?!memory_|robustness_scorer|obj_ptr|maskmem)",)
+        c.data.update(clip_length=6, max_stride=2, every=0.0, absent=0.0)
+        c.steps, c.batch_size = 600, 2
         c.optim.update(learning_rate=3e-4)
-        c.loss.update(teacher_forcing=0.4, teacher_forcing_steps=2 * c.steps)
+        c.loss.update(teacher_forcing=0.8, teacher_forcing_steps=2 * c.steps, classes=0.0)
     return c

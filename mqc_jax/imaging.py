@@ -16,11 +16,6 @@ class Turn(NamedTuple):
         """The turned view of an image [H, W, ...]; nothing is copied."""
         return np.rot90(image[:, ::-1] if self.mirrored else image, self.quarters)
 
-    def undo(self, image: np.ndarray) -> np.ndarray:
-        """The view of a turned image as it was before."""
-        image = np.rot90(image, -self.quarters)
-        return image[:, ::-1] if self.mirrored else image
-
 
 def resize(image: np.ndarray, side: int) -> np.ndarray:
     """[H, W, ...] to [side, side, ...], each axis by area where it shrinks and linearly where it grows."""

@@ -35,9 +35,6 @@ BATCH = 8
 SCALES = (1, 2)
 """Sides of the tiles searched, in tile sides. A target of half a tile looks best through the second."""
 
-TURNS = (imaging.Turn(0), imaging.Turn(2, True))
-"""How a window is shown: what it shows is the mean. A sentence without a place means the same, and mistakes differ."""
-
 _UNLIKELY = 0.1  # tiles whose best point agrees less with the sentence's place are left for later
 _SAME_EXTENT = 0.75
 _NO_MASK = 1e-3  # weight of a tile in which only the coarse map has a peak
@@ -154,16 +151,9 @@ def look(model: Model, frame: np.ndarray, windows: Sequence[Window], text: str) 
         images = np.zeros((BATCH, side, side, 3), np.uint8)
         for image, window in zip(images, batch, strict=False):
             image[:] = imaging.resize(window.cut(frame), side)
-        turned = [_turned(model, images, tokens, turn) for turn in TURNS]
-        for window, *shown in zip(batch, *(np.mean(one, 0) for one in zip(*turned, strict=True)), strict=False):
+        scores, coarse, logits = map(np.asarray, _ground(model.net, model.params, images, *tokens))
+        for window, *shown in zip(batch, scores, coarse, logits, strict=False):
             yield _sight(window, *shown)
-
-
-def _turned(model: Model, images: np.ndarray, tokens, turn: imaging.Turn) -> tuple[np.ndarray, ...]:
-    """`_ground` of pictures [B, S, S, 3] that are shown turned; its maps lie as the pictures do."""
-    seen = np.stack([turn(image) for image in images])
-    scores, coarse, logits = map(np.asarray, _ground(model.net, model.params, seen, *tokens))
-    return scores, *(np.stack([turn.undo(one) for one in maps]) for maps in (coarse, logits))
 
 
 def _sight(window: Window, score: np.ndarray, coarse: np.ndarray, logits: np.ndarray) -> _Sight:

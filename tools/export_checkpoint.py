@@ -16,6 +16,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "The folder to write.")
 _PARAMS_DTYPE = flags.DEFINE_enum("params_dtype", "float32", ["float32", "bfloat16"], "bfloat16 halves the folder.")
 _TILE = flags.DEFINE_integer("tile", None, "Side of the windows to search and follow in; left out: as trained.")
 _SIZE = flags.DEFINE_integer("image_size", None, "Side that frames are to be resized to; left out: as trained.")
+_ONE_OBJECT = flags.DEFINE_bool("one_object", None, "Keep one object in each mask; left out: as trained.")
 
 
 def main(argv: list[str]) -> None:
@@ -36,7 +37,8 @@ def main(argv: list[str]) -> None:
     # Naming classes was for the training alone.
     tile = model.config.tile if _TILE.value is None else _TILE.value
     size = _SIZE.value or model.config.image_size
-    config = dataclasses.replace(model.config, classes=0, image_size=size, tile=tile)
+    single = model.config.one_object if _ONE_OBJECT.value is None else _ONE_OBJECT.value
+    config = dataclasses.replace(model.config, classes=0, image_size=size, tile=tile, one_object=single)
     check_model(config)
     checkpoint.save(
         _OUTPUT.value,
