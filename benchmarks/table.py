@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from absl import flags
-from variants import BASELINE, BENCHMARK_SEED, ROWS, Frames, compute, frames_of, models, record, table
+from variants import BASELINE, BENCHMARK_SEED, FULL, ROWS, Frames, compute, frames_of, models, record, table
 
 from mqc_jax.data.source import VideoSource, open_source
 from mqc_jax.data.synthetic.write import parse_size, write_split
@@ -28,7 +28,9 @@ from mqc_jax.errors import UserError, run
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the data, the masks and the table.")
 _BASELINE = flags.DEFINE_string("baseline", None, "Checkpoint with SAM2's memory; left out: the one that ships.")
-_FULL = flags.DEFINE_string("full", None, "Checkpoint with DAMI's memory; left out: the baseline's.")
+_FULL = flags.DEFINE_string(
+    "full", None, "Checkpoint with DAMI's memory; left out: that of --baseline, else the one that ships."
+)
 _SEEDS = flags.DEFINE_list("seeds", [str(BENCHMARK_SEED)], "Seeds of the generated test splits.")
 _SEQUENCES = flags.DEFINE_integer("sequences", 29, "Sequences of each split.", lower_bound=1)
 _FRAME_SIZE = flags.DEFINE_string("frame_size", None, "HxW of every frame in place of the split's own sizes.")
@@ -60,7 +62,8 @@ def main(argv: list[str]) -> None:
             raise UserError(f"unknown row {row!r}; known: {', '.join(ROWS)}")
     output = Path(_OUTPUT.value)
     sources = {seed: split_of(seed, output) for seed in _SEEDS.value}
-    known = models(_BASELINE.value or BASELINE, _FULL.value, _SIZE.value, _TILE.value)
+    full = _FULL.value or _BASELINE.value or FULL
+    known = models(_BASELINE.value or BASELINE, full, _SIZE.value, _TILE.value)
     scored: dict[str, Frames] = {row: [] for row in _ROWS.value}
     for row, (seed, source) in itertools.product(_ROWS.value, sources.items()):
         folder = output / seed / row

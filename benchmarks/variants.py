@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 import mqc_jax
-from mqc_jax.checkpoint import Model
+from mqc_jax.checkpoint import SHIPPED, Model
 from mqc_jax.data.source import VideoSource
 from mqc_jax.errors import UserError
 from mqc_jax.evaluate import evaluate_model, tracker_of
@@ -22,8 +22,10 @@ from mqc_jax.results import FrameResult
 from mqc_jax.tiled import with_tile
 
 BENCHMARK_SEED = 20260112
-BASELINE = str(Path(mqc_jax.__file__).parent / "assets" / "checkpoint")
-"""SAM2's memory. The shipped checkpoint has it; DAMI's gates run on it without training of their own."""
+FULL = str(SHIPPED)
+"""DAMI's memory: the checkpoint that ships as the default."""
+BASELINE = str(SHIPPED.with_name("baseline"))
+"""SAM2's memory, with the same parameters but for the memory's. Without `FULL`, DAMI's gates run on it untrained."""
 
 ROWS = ("baseline", "tmcc", "dami", "full", "every_frame", "true_mask", "opencv")
 NUMBERS = ("J&F", "J", "J_recall", "F", "F_recall")

@@ -37,6 +37,10 @@ class Brightness:
 
     def __init__(self, model, texts=None, masks=None):
         self.held, self.given, self.num_targets = [], 0, len(texts or masks)
+        self.model, self.targets, self.expected = model, [0], []
+
+    def expect(self, places):
+        self.expected.append(places)
 
     def push(self, frame):
         self.held.append(frame)

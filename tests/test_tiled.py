@@ -108,6 +108,21 @@ def test_a_window_follows_its_target_through_the_whole_frame(bright, monkeypatch
     assert 5 < moves < 60  # it moves when it must, not always
 
 
+def test_a_model_that_keeps_one_object_is_told_where_to_expect_it(bright, monkeypatch):
+    model = bright[0].replace(one_object=True)
+    monkeypatch.setattr(tiled, "Tracker", Brightness)
+    session = TiledTracker(model, texts=["the boat"], tile=88)
+    for t in range(40):
+        (window,) = session.windows or [None]
+        session.push(lights((300 + 5 * t, 200)))
+        if t:  # told before the frame: where it was in the one before, in the window that this one is seen in
+            (place,) = session._views[0].tracker.expected[t].values()
+            middle = window.x + place[0] * window.width, window.y + place[1] * window.height
+            assert np.hypot(middle[0] - (301 + 5 * t), middle[1] - 206) < 2
+            assert place[2] == pytest.approx(12 * np.sqrt(2) / window.width, abs=0.02)
+    assert len(session._views[0].tracker.expected) == 41  # and once before the first
+
+
 def test_targets_that_settle_at_different_times_come_together_and_in_order(bright, monkeypatch):
     model, _ = bright
     lags = iter([2, 5])

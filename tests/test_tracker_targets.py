@@ -397,7 +397,9 @@ def test_a_damaged_state_says_what_is_wrong(tiny_model, video, tmp_path):
     assert "targets and their memories do not fit" in damaged(**header(groups=[[1]]))
     assert "its targets do not fit each other" in damaged(**header(next_id=0))
     assert "is damaged: 'held0' is missing" in damaged(**header(held=1))
-    assert "is a stream state of format 1, this version reads 2" in damaged(**header(mqc_jax_stream=1))
+    assert f"is a stream state of format 1, this version reads {stream_state.FORMAT}" in damaged(
+        **header(mqc_jax_stream=1)
+    )
 
 
 # ---- in a batch, as on accelerators ---------------------------------------------------------------------------------
