@@ -5,7 +5,8 @@
 
 Each picture is cut to a square around the true target, as large in every column; the first row shows the truth. A
 variant's picture carries its J, and with DAMI's memory what became of the frame: "short" and "prototype" say where it
-was remembered, "poor" that it was judged absent or its mask too poor, "known" that no gate opened.
+was remembered, "anchor" that it is the first, which always is, "poor" that it was judged absent or its mask too poor,
+"known" that no gate opened.
 """
 
 import csv
@@ -88,7 +89,8 @@ def main(argv: list[str]) -> None:
             folder = table / _SEED.value / row / "masks" / sequence.name / expression.id
             mask = read_prediction(folder / f"{sequence.frame_names[t]}.png", sequence.size)
             score = f"J {score_frame(mask, truths[t]).j:.2f} " if truths[t].any() else ""
-            note = score + fate(decisions[row].get(sequence.frame_names[t]))
+            fates = decisions[row]
+            note = score + ("anchor" if fates and t == 0 else fate(fates.get(sequence.frame_names[t])))
             shown = cut(mask, centre, side)
             pictures.append(_picture(frame, shown, 0, larger, row if t == times[0] else "", note))
         columns.append(pictures)
