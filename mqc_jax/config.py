@@ -175,9 +175,7 @@ class ModelConfig:
     calibration: str = "none"  # "none" | "tmcc"
     memory: str = "sam2"  # "sam2" | "dami"
     text_every_frame: bool = False  # the sentence prompts later frames too, which drifts (paper, I): an ablation
-    one_object: bool = (
-        False  # of a mask in pieces, those are kept and remembered that can be one object, where expected
-    )
+    one_object: bool = False  # of a mask in pieces, those stay that can be one object where it is expected
     image_size: int = 480  # pixels, a multiple of 32; frames are resized to a square of this side
     tile: int = 0  # side, in a frame's own pixels, of the windows that it was trained to see; 0: whole frames
     hiera: HieraConfig = HieraConfig()

@@ -40,6 +40,10 @@ _SAME_EXTENT = 0.75
 _NO_MASK = 1e-3  # weight of a tile in which only the coarse map has a peak
 
 
+Box = tuple[int, int, int, int] | None
+"""x0, y0, x1, y1 in the frame's pixels, or None where no mask showed anything."""
+
+
 class Found(NamedTuple):
     """Where a target is: the window to follow it in, and the sentence that means it there.
 
@@ -52,10 +56,7 @@ class Found(NamedTuple):
     window: Window
     text: str
     map: np.ndarray
-    box: tuple[int, int, int, int] | None
-
-
-Box = tuple[int, int, int, int] | None
+    box: Box
 
 
 class _Sight(NamedTuple):

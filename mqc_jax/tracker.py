@@ -149,7 +149,7 @@ class Tracker:
         a target that was given as a mask starts from the same mask.
         """
         self._forget()
-        self._targets = {i: dataclasses.replace(target, start=None) for i, target in self._targets.items()}
+        self._targets = {i: dataclasses.replace(target, start=None, place=None) for i, target in self._targets.items()}
 
     def expect(self, places: dict[int, tuple[float, float, float]]) -> None:
         """Says where targets are to be expected in the next frame, for a model that keeps one object in each mask.
