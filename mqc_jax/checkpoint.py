@@ -4,8 +4,9 @@
     DIR/params/         the parameters (Orbax)
     DIR/tokenizer/      the text encoder's vocabulary
 
-A training run keeps such folders under `WORKDIR/checkpoints/<step>/`, with the optimizer's state beside `params` and
-`config.json` and `tokenizer/` at the top of WORKDIR; `load` takes either kind of folder.
+A training run keeps such folders under `WORKDIR/checkpoints/<step>/`, with the optimizer's state and, where the run
+keeps one, the parameters' running mean (`average/`) beside `params`, and `config.json` and `tokenizer/` at the top of
+WORKDIR; `load` takes either kind of folder.
 """
 
 import dataclasses
@@ -29,6 +30,7 @@ from mqc_jax.text import Tokenizer
 
 FORMAT = 1
 CONFIG, PARAMS, TOKENIZER, STEPS = "config.json", "params", "tokenizer", "checkpoints"
+AVERAGE = "average"
 SHIPPED = Path(__file__).parent / "assets" / "checkpoint"
 
 logging.getLogger("absl").setLevel(logging.WARNING)
@@ -144,7 +146,7 @@ def read_config(root: Path) -> dict[str, Any]:
 
 
 def params_folder(root: Path) -> Path:
-    """Where a checkpoint's or a training run's newest parameters lie."""
+    """Where a checkpoint's or a training run's newest parameters lie: their running mean, if the run kept one."""
     if (root / PARAMS).is_dir():
         return root / PARAMS
     steps = sorted(
@@ -152,7 +154,8 @@ def params_folder(root: Path) -> Path:
     )
     if not steps:
         raise UserError(f"{root} holds no parameters yet: neither {PARAMS}/ nor a finished step under {STEPS}/")
-    return root / STEPS / str(steps[0]) / PARAMS
+    newest = root / STEPS / str(steps[0])
+    return newest / (AVERAGE if (newest / AVERAGE).is_dir() else PARAMS)
 
 
 def _flat(tree: Any) -> dict[str, tuple[int, ...]]:

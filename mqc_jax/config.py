@@ -19,6 +19,7 @@ EVIDENCE = ("none", "background", "residual", "vacated")
 EXPANSION = ("single", "geodesic")
 SELECTION = ("best", "anchored")
 FOCAL_PER = ("pixel", "target")
+RULES = ("adamw", "muon")
 FUSIONS = ("sum", "joint")
 CONFIDENCES = ("none", "certainty", "probability")
 AMBIGUITIES = ("paper", "elsewhere", "dam4sam")
@@ -94,6 +95,8 @@ class CalibrationConfig:
       expansion: "single": one neighbourhood is tried (10); "geodesic": again and again until nothing joins.
       selection: "best": the component of the highest score (13); "anchored": with it every component that shares
         pixels with the anchor, since a smooth target's middle shows no motion and leaves it in pieces.
+      rim: pixels of the first mask stay within this radius of what eq. 14 keeps: the sentence is less sure of a
+        target's edge than of its middle, and motion shows those edges alone that vacate something. 0 is the letter.
       remove_background: displacements are taken relative to the background's affine motion, and everything is compared
         in the first frame's coordinates: for a platform that drifts or shakes.
     """
@@ -116,6 +119,7 @@ class CalibrationConfig:
     expansion: str = "geodesic"
     selection: str = "best"
     remove_background: bool = False
+    rim: int = 0
 
     def __post_init__(self) -> None:
         for name, known in (("evidence", EVIDENCE), ("expansion", EXPANSION), ("selection", SELECTION)):
@@ -128,6 +132,7 @@ class CalibrationConfig:
             ("n_max", self.n_start),
             ("neighbourhood", 0),
             ("closing", 0),
+            ("rim", 0),
         ):
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)} must be at least {least}; give {least} or more")
@@ -182,7 +187,7 @@ class ModelConfig:
     bert: BertConfig = BertConfig()
     bridge: BridgeConfig = BridgeConfig()
     # Read where calibration is "tmcc". A satellite's picture shakes, and a target's mask may come in pieces.
-    tmcc: CalibrationConfig = CalibrationConfig(remove_background=True, selection="anchored")
+    tmcc: CalibrationConfig = CalibrationConfig(remove_background=True, selection="anchored", rim=3)
     dami: DamiConfig = DamiConfig()
     d_model: int = 256
     mem_dim: int = 64
@@ -234,8 +239,15 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with polynomial decay and no warm-up (LAVT's recipe, which the paper's numbers match)."""
+    """AdamW with polynomial decay and no warm-up (LAVT's recipe, which the paper's numbers match).
 
+    Attributes:
+      rule: "adamw"; "muon": matrices move along the nearest orthogonal matrix to their gradient's running mean (Muon,
+        whose steps here are as large as Adam's: root mean square 0.2), all else as with "adamw". For models that start
+        from nothing.
+    """
+
+    rule: str = "adamw"
     learning_rate: float = 5e-5
     end_learning_rate: float = 0.0
     power: float = 0.9
@@ -244,6 +256,7 @@ class OptimConfig:
     b1: float = 0.9
     b2: float = 0.999
     clip_norm: float = 1.0  # of the global gradient; 0: off
+    average: float = 0.0  # decay, a step, of the running mean of the parameters that is judged and handed on; 0: off
     freeze: tuple[str, ...] = ()  # regular expressions over parameter paths "a.b.c"
     multipliers: tuple[tuple[str, float], ...] = ()  # (regular expression, learning-rate factor); first match counts
 
@@ -473,6 +486,12 @@ def check(config: Config) -> None:
             raise UserError(f"config.data.{name}={getattr(config.data, name)} must lie in [0, 1]")
     if config.data.eval_image_size:
         check_model(dataclasses.replace(config.model, image_size=config.data.eval_image_size))
+    _among(config.optim.rule, RULES, "config.optim.rule")
+    if not 0.0 <= config.optim.average < 1.0:
+        raise UserError(
+            f"config.optim.average={config.optim.average} must lie in [0, 1), the share of the running mean that a "
+            "step keeps"
+        )
     _among(config.loss.focal_per, FOCAL_PER, "config.loss.focal_per")
     if not 0.0 <= config.loss.teacher_forcing <= 1.0:
         raise UserError(f"config.loss.teacher_forcing={config.loss.teacher_forcing} must lie in [0, 1]")

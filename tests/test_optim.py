@@ -1,5 +1,7 @@
 """The update rule: its schedule in closed form, and what freezing, multipliers and weight decay do to parameters."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -137,6 +139,57 @@ def test_the_clipped_norm_ignores_frozen_gradients():
     config = OptimConfig(learning_rate=1e-2, weight_decay=0.0, clip_norm=1.0, freeze=("text_encoder",))
     for a, b in zip(*(flat(update(config, params, g)).values() for g in (grads, huge)), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+MUON = dataclasses.replace(PLAIN, rule="muon")
+
+
+def layers() -> dict:
+    rng = np.random.default_rng(1)
+    draw = lambda *shape: jnp.asarray(rng.normal(0, 1, shape), jnp.float32)  # noqa: E731
+    return {
+        "wide": {"kernel": draw(12, 40), "bias": draw(40)},
+        "tall": {"kernel": draw(30, 9)},
+        "conv": {"kernel": draw(3, 3, 4, 16)},
+        "depthwise": {"kernel": draw(7, 7, 1, 16)},
+        "head": {"kernel": draw(40, 1)},
+        "words": {"embedding": draw(50, 12)},
+    }
+
+
+MATRICES = ("wide.kernel", "tall.kernel", "conv.kernel")
+
+
+def test_muon_moves_matrices_by_orthogonal_ones_as_large_as_adams_and_the_rest_as_adam():
+    params = layers()
+    grads = jax.tree.map(lambda x: jnp.where(x > 0, 3.0, -0.2) + x, params)
+    adam, muon = (flat(update(config, params, grads)) for config in (PLAIN, MUON))
+    for name, change in muon.items():
+        if name not in MATRICES:
+            np.testing.assert_allclose(change, adam[name], rtol=1e-5, err_msg=name)
+            continue
+        rows, columns = np.prod(change.shape[:-1]), change.shape[-1]
+        moved = change.reshape(rows, columns) / (-1e-2 * 0.2 * max(rows, columns) ** 0.5)
+        assert np.all(abs(np.linalg.svd(moved, compute_uv=False) - 0.95) < 0.35), name
+        # The nearest orthogonal matrix to the gradient (whose running mean it is at first): U V^T.
+        u, _, v = np.linalg.svd(flat(grads)[name].reshape(rows, columns), full_matrices=False)
+        assert (moved * (u @ v)).sum() / np.linalg.norm(moved) / np.linalg.norm(u @ v) > 0.97, name
+        size = np.sqrt((change**2).mean())
+        assert 0.1 * 1e-2 < size < 0.3 * 1e-2, name
+
+
+def test_muon_obeys_freezing_multipliers_clipping_and_weight_decay():
+    params = layers()
+    grads = jax.tree.map(jnp.sin, params)
+    plain = flat(update(MUON, params, grads))
+    rules = dataclasses.replace(MUON, freeze=("wide",), multipliers=(("tall", 0.5),), weight_decay=0.1, clip_norm=1.0)
+    for name, change in flat(update(rules, params, grads)).items():
+        if name.startswith("wide"):
+            assert not change.any(), name
+        elif name in MATRICES:  # a first gradient's length is nothing to Muon
+            expected = plain[name] - 1e-2 * 0.1 * flat(params)[name]
+            factor = 0.5 if name.startswith("tall") else 1.0
+            np.testing.assert_allclose(change, factor * expected, rtol=1e-3, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("field", ["freeze", "multipliers"])

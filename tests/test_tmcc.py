@@ -34,6 +34,7 @@ CONFIGS = {
     "background, single": dataclasses.replace(LITERAL, evidence="background", closing=0, neighbourhood=1),
     "vacated": dataclasses.replace(LITERAL, evidence="vacated", expansion="geodesic"),
     "vacated, anchored": dataclasses.replace(LITERAL, evidence="vacated", expansion="geodesic", selection="anchored"),
+    "vacated, with a rim": dataclasses.replace(LITERAL, evidence="vacated", selection="anchored", rim=2),
     "residual": dataclasses.replace(LITERAL, evidence="residual", expansion="geodesic", alpha=1.0, beta=1.5),
 }
 
@@ -158,8 +159,11 @@ def transcription(probability, displacement, frames, c: CalibrationConfig, stead
         for k in range(1, count + 1):
             if (anchor & (parts == k)).any():
                 best = best | (parts == k)
+    kept = anchor | best  # eq. 14
+    if c.rim:
+        kept = kept | (r0 & ndimage.binary_dilation(kept, disk(c.rim)))
     return {
-        "mask": phi(anchor | best),  # eqs. 14 and 15
+        "mask": phi(kept),  # eq. 15
         "anchor": anchor,
         "moving": moving,
         "expanded": expanded,

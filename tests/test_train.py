@@ -29,7 +29,8 @@ STEPS, EVERY = 24, 4
 
 
 def run_config(data_dir: Path) -> Config:
-    return tiny.config(data_dir, steps=STEPS, checkpoint_every=EVERY)
+    optim = OptimConfig(learning_rate=1e-3, average=0.8)
+    return tiny.config(data_dir, steps=STEPS, checkpoint_every=EVERY, optim=optim)
 
 
 def lines(workdir: Path) -> list[dict]:
@@ -66,12 +67,33 @@ def test_each_logged_step_has_its_loss_terms_rate_and_speed(uninterrupted):
     assert list((uninterrupted / "tensorboard").glob("events*"))
 
 
-def test_a_runs_folder_loads_as_its_newest_checkpoint(uninterrupted):
+def stored(workdir: Path, name: str):
+    """Parameters of a run's last step, as they are stored under a name."""
+    shapes = functional.shapes(functional.build(tiny.MODEL))
+    return checkpoint.read_params(workdir / checkpoint.STEPS / str(STEPS) / name, shapes)
+
+
+def test_a_runs_folder_loads_as_the_running_mean_in_its_newest_checkpoint(uninterrupted):
     model = checkpoint.load(uninterrupted)
-    newest = uninterrupted / checkpoint.STEPS / str(STEPS) / checkpoint.PARAMS
+    newest = uninterrupted / checkpoint.STEPS / str(STEPS) / checkpoint.AVERAGE
     assert checkpoint.params_folder(uninterrupted) == newest
-    assert_same_bits(model.params, checkpoint.read_params(newest, functional.shapes(model.net)))
+    assert_same_bits(model.params, stored(uninterrupted, checkpoint.AVERAGE))
     assert model.config == tiny.MODEL
+    last, mean = (jax.tree.leaves(stored(uninterrupted, x)) for x in (checkpoint.PARAMS, checkpoint.AVERAGE))
+    apart = max(float(abs(a - b).max()) for a, b in zip(last, mean, strict=True))
+    assert 0 < apart < 1e-3 * STEPS
+
+
+def test_the_running_mean_forgets_as_its_decay_says():
+    rng = np.random.default_rng(0)
+    values, mean, expected = rng.normal(0, 1, (60, 3)).astype(np.float32), jnp.full(3, 7.0), np.full(3, 7.0)
+    for k, value in enumerate(values):
+        mean = step._averaged(mean, jnp.asarray(value), 0.8, jnp.asarray(k))
+        keep = min(0.8, (1 + k) / (10 + k))
+        expected = keep * expected + (1 - keep) * value
+        np.testing.assert_allclose(mean, expected, atol=1e-5)
+    weights = 0.8 ** np.arange(30)[::-1]
+    np.testing.assert_allclose(mean, (weights[:, None] * values[-30:]).sum(0) / weights.sum(), atol=5e-3)
 
 
 def test_killed_at_any_moment_training_ends_with_the_same_bits(uninterrupted, tiny_dataset, tmp_path, request):
@@ -116,8 +138,8 @@ def test_killed_at_any_moment_training_ends_with_the_same_bits(uninterrupted, ti
     assert [x["step"] for x in lines(workdir)] == list(range(1, STEPS + 1)), f"killed after step {after}"
     for name in ("loss", "grad_norm", "J"):
         assert [x[name] for x in lines(workdir)] == [x[name] for x in lines(uninterrupted)], name
-    a, b = (checkpoint.load(folder).params for folder in (uninterrupted, workdir))
-    assert_same_bits(a, b)
+    for name in (checkpoint.PARAMS, checkpoint.AVERAGE):
+        assert_same_bits(stored(uninterrupted, name), stored(workdir, name))
     assert not list(workdir.glob(".partial-*"))
     # A resumed run is the very program of a fresh one: nothing was compiled again.
     assert compiled_steps() == programs

@@ -284,7 +284,10 @@ def _calibrate_whole(
     expanded = _expand(moving, consistent, config)
     refined = expanded & ~(deviation > config.beta * std)
     motion, score = _verified(refined, anchor, config)
-    union = jnp.where(is_static, first, anchor | motion)
+    union = anchor | motion
+    if config.rim:
+        union |= first & regions.dilate(union, config.rim)
+    union = jnp.where(is_static, first, union)
     return Calibration(
         mask=morphology(union, config),
         anchor=anchor,

@@ -80,7 +80,8 @@ def initial_state(config: Config, net: MQCSAM) -> tuple[TrainState, Any]:
         print(note)
         params = jax.tree.map(jnp.asarray, params)
     tx = optim.optimizer(config.optim, config.steps, params)
-    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params)), tx
+    average = jax.tree.map(jnp.copy, params) if config.optim.average else None
+    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), average), tx
 
 
 def train(config: Config, workdir: str) -> TrainState:
@@ -132,7 +133,7 @@ def _run(
     folder.open_log(start)
     rate = optim.schedule(config.optim, config.steps)
     if held_out is not None and start == 0:
-        folder.log(0, evaluate_clips(overlaps, state.params, held_out, config, mesh), "held_out")
+        folder.log(0, evaluate_clips(overlaps, state.learned, held_out, config, mesh), "held_out")
     data = clips.batches(
         dataset,
         config.batch_size,
@@ -165,10 +166,10 @@ def _run(
                 bar.set_postfix(loss=f"{values['loss']:.3f}", J=f"{values['J']:.3f}", clips_s=f"{speed:.2f}")
                 waited, logged_at, logged_step = 0.0, now, step
             if step % config.picture_every == 0 and config.data.targets:
-                folder.add_picture(step, _picture(*map(np.asarray, first_clip(state.params, batch))))
+                folder.add_picture(step, _picture(*map(np.asarray, first_clip(state.learned, batch))))
             scores = None
             if held_out is not None and (step % config.eval_every == 0 or step == config.steps):
-                scores = evaluate_clips(overlaps, state.params, held_out, config, mesh)
+                scores = evaluate_clips(overlaps, state.learned, held_out, config, mesh)
                 folder.log(step, scores, "held_out")
             stopped = preemption.agreed(step)
             if step % config.checkpoint_every == 0 or step == config.steps or stopped or folder.is_best(scores):

@@ -1,11 +1,13 @@
-"""AdamW with polynomial decay, frozen parts and learning-rate multipliers by regular expression."""
+"""AdamW or Muon with polynomial decay, frozen parts and learning-rate multipliers by regular expression."""
 
+import math
 import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from mqc_jax.config import OptimConfig
 from mqc_jax.errors import UserError
@@ -67,28 +69,61 @@ def multipliers(config: OptimConfig, params: Any) -> Any:
 def optimizer(config: OptimConfig, steps: int, params: Any) -> optax.GradientTransformation:
     """The update rule. Frozen parameters have no optimizer state, no gradient norm and no weight decay.
 
-    Weight decay leaves biases, norms and other vectors alone, as SAM2's recipe does.
+    Weight decay leaves biases, norms and other vectors alone, as SAM2's recipe does. With Muon the gradient's norm is
+    clipped for the matrices and for all else apart.
     """
     factors = multipliers(config, params)
-    labels = jax.tree.map(lambda factor: "train" if factor else "frozen", factors)
-    parts = []
-    if config.clip_norm:
-        parts.append(optax.clip_by_global_norm(config.clip_norm))
-    parts += [
-        optax.scale_by_adam(config.b1, config.b2),
-        optax.add_decayed_weights(config.weight_decay, mask=lambda tree: jax.tree.map(_decays, tree)),
-        optax.scale_by_learning_rate(schedule(config, steps)),
-        optax.stateless(
-            lambda updates, _: jax.tree.map(
-                lambda u, f: u if isinstance(u, optax.MaskedNode) else u * f,
-                updates,
-                factors,
-                is_leaf=lambda x: isinstance(x, optax.MaskedNode),
-            )
-        ),
-    ]
-    return optax.partition({"train": optax.chain(*parts), "frozen": optax.set_to_zero()}, labels)
+
+    def label(path: tuple, leaf: Any, factor: float) -> str:
+        if not factor:
+            return "frozen"
+        return "matrix" if config.rule == "muon" and is_matrix(path_name(path), leaf.shape) else "train"
+
+    def scaled(updates: Any, _: Any) -> Any:
+        return _live(lambda u, factor: u * factor, updates, factors)
+
+    def chain(*direction: optax.GradientTransformation) -> optax.GradientTransformation:
+        return optax.chain(
+            *([optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []),
+            *direction,
+            optax.add_decayed_weights(
+                config.weight_decay, mask=lambda tree: _live(lambda x: x.ndim > 1, tree, off=False)
+            ),
+            optax.scale_by_learning_rate(schedule(config, steps)),
+            optax.stateless(scaled),
+        )
+
+    rules = {"train": chain(optax.scale_by_adam(config.b1, config.b2)), "frozen": optax.set_to_zero()}
+    if config.rule == "muon":
+        muon = scale_by_muon(weight_dimension_numbers=lambda tree: _live(_rows_and_columns, tree))
+        rules["matrix"] = chain(muon, optax.stateless(lambda updates, _: _live(_as_adams, updates)))
+    return optax.partition(rules, jax.tree_util.tree_map_with_path(label, params, factors))
 
 
-def _decays(leaf: Any) -> bool:
-    return not isinstance(leaf, optax.MaskedNode) and leaf.ndim > 1
+_LEAST_SIDE = 8  # of a matrix that is worth to be made orthogonal
+_ADAMS_SIZE = 0.2  # root mean square of Adam's updates, by which Muon's are scaled (Liu et al. 2025, arXiv 2502.16982)
+
+
+def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether Muon takes a parameter: a linear layer's kernel, or that of a convolution that mixes channels.
+
+    Embeddings, position codes and what has a few channels only are left to Adam.
+    """
+    if not name.endswith(".kernel") or len(shape) not in (2, 4) or (len(shape) == 4 and shape[2] == 1):
+        return False
+    return min(math.prod(shape[:-1]), shape[-1]) >= _LEAST_SIDE
+
+
+def _rows_and_columns(leaf: Any) -> MuonDimensionNumbers:
+    return MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), (leaf.ndim - 1,))
+
+
+def _as_adams(update: jax.Array) -> jax.Array:
+    return update * _ADAMS_SIZE * max(math.prod(update.shape[:-1]), update.shape[-1]) ** 0.5
+
+
+def _live(function: Any, tree: Any, *others: Any, **off: Any) -> Any:
+    """Maps over the leaves that a part of `optax.partition` has; the others stay as they are, or become `off`."""
+    masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
+    each = lambda x, *rest: off.get("off", x) if masked(x) else function(x, *rest)  # noqa: E731
+    return jax.tree.map(each, tree, *others, is_leaf=masked)

@@ -81,6 +81,12 @@ def _differences(old: Any, new: Any, path: str = "config") -> list[str]:
     return [] if old == new else [f"{path} was {old!r}, is now {new!r}"]
 
 
+def _items(state: TrainState) -> dict[str, Any]:
+    """The parts of a state that a checkpoint holds, each in a folder of this name; the step is in the path."""
+    items = {checkpoint.PARAMS: state.params, "opt_state": state.opt_state}
+    return items if state.average is None else {**items, checkpoint.AVERAGE: state.average}
+
+
 class RunFolder:
     """Opens or creates a run's folder.
 
@@ -163,27 +169,22 @@ class RunFolder:
         abstract = jax.tree.map(
             lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), state, shardings
         )
-        arguments = ocp.args.Composite(
-            params=ocp.args.StandardRestore(abstract.params),
-            opt_state=ocp.args.StandardRestore(abstract.opt_state),
-        )
+        items = {name: ocp.args.StandardRestore(form) for name, form in _items(abstract).items()}
         try:
-            found = self.manager.restore(step, args=arguments)
+            found = self.manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:  # Orbax raises many kinds for a damaged folder
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(f"checkpoint {step} in {self.path} cannot be read: {first[:200]}") from error
         counter = sharding.place(np.asarray(step, np.int32), shardings.step)
-        return TrainState(counter, found.params, found.opt_state)
+        return TrainState(counter, **{name: found[name] for name in items})
 
     def save(self, state: TrainState, scores: dict[str, float] | None = None) -> None:
         """Starts writing a checkpoint in the background; a copy on the device is taken first.
 
         The newest `keep_checkpoints` are kept and, of those with `scores`, the one of the highest `held_out_J`.
         """
-        arguments = ocp.args.Composite(
-            params=ocp.args.StandardSave(state.params), opt_state=ocp.args.StandardSave(state.opt_state)
-        )
-        self.manager.save(int(state.step), args=arguments, metrics=scores)
+        items = {name: ocp.args.StandardSave(values) for name, values in _items(state).items()}
+        self.manager.save(int(state.step), args=ocp.args.Composite(**items), metrics=scores)
 
     def is_best(self, scores: dict[str, float] | None) -> bool:
         """Whether these scores beat those of every checkpoint that is kept."""

@@ -16,11 +16,17 @@ from mqc_jax.train import losses, optim
 
 @struct.dataclass
 class TrainState:
-    """`step` counts finished optimizer steps."""
+    """`step` counts finished optimizer steps; `average` is the running mean of `params`, None where there is none."""
 
     step: jax.Array
     params: Any
     opt_state: Any
+    average: Any = None
+
+    @property
+    def learned(self) -> Any:
+        """The parameters that are judged and handed on."""
+        return self.params if self.average is None else self.average
 
 
 def teacher_forcing(config: LossConfig, steps: int, step: jax.Array) -> jax.Array:
@@ -142,6 +148,12 @@ def _accumulated(
     return terms, grads
 
 
+def _averaged(average: Any, params: Any, decay: float, step: jax.Array) -> Any:
+    """The running mean after another step. It forgets faster at first, so that the start soon counts for little."""
+    keep = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda mean, new: mean + (1 - keep) * (new - mean), average, params)
+
+
 def train_step(
     net: MQCSAM, tx: optax.GradientTransformation, config: Config, state: TrainState, batch: dict[str, jax.Array]
 ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -156,9 +168,10 @@ def train_step(
     norm = optax.global_norm(grads)
     finite = jnp.isfinite(terms["loss"]) & jnp.isfinite(norm)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    moved = (optax.apply_updates(state.params, updates), opt_state)
-    kept = (state.params, state.opt_state)
-    params, opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, kept)
+    params = optax.apply_updates(state.params, updates)
+    average = _averaged(state.average, params, config.optim.average, state.step) if config.optim.average else None
+    moved, kept = (params, opt_state, average), (state.params, state.opt_state, state.average)
+    params, opt_state, average = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, kept)
     overlap = terms.pop("J_sum") / jnp.maximum(terms.pop("J_count"), 1)
     metrics = {**terms, "J": overlap, "grad_norm": norm, "skipped": 1.0 - finite}
-    return TrainState(state.step + 1, params, opt_state), metrics
+    return TrainState(state.step + 1, params, opt_state, average), metrics
