@@ -56,7 +56,7 @@ def rows() -> dict[str, CalibrationConfig]:
         ("best", "anchored"),
         EVIDENCE,
         ("single", "geodesic"),
-        (0, 3),
+        (0, 1, 3, 6),
     ):
         name = f"{evidence}, {expansion}, {selection}{f', rim {rim}' if rim else ''}"
         found[f"{name}{', less background' if background else ''}"] = replace(
