@@ -1,8 +1,8 @@
 """All objects that a sentence may mean, listed from what windows showed, and which of them is the leftmost or largest.
 
-A window shows a part of a frame, so that its leftmost yacht need not be the leftmost. So windows are asked for "every
-yacht"; what several of them show is one object; and that object is most likely the leftmost which is likely a yacht
-while none farther left is.
+What several windows show is one object, and what most of them show that could is one rather than a mistake. A window
+shows a part of a frame, so that its leftmost yacht need not be the leftmost: then windows are asked for "every yacht",
+and that object is most likely the leftmost which is likely a yacht while none farther left is.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,9 @@ Box = tuple[int, int, int, int]
 
 _SAME = 0.5  # of the smaller box is in the larger one: two windows' views of one object
 _LEAST_CELLS = 6  # of a mask's grid that a piece has; smaller ones are mostly noise
+_FRAGMENT = 0.5  # of the likely ones' area: what is smaller is more likely a fragment or noise than one of them
+_CONTRAST = 1.5  # scores are no probabilities: by how much more likely the better ones are
+_SURE = 0.95  # the likeliest may still be none
 _EDGE = 6  # pixels from a window's edge, where it is not expected to show what is there
 
 
@@ -108,6 +111,24 @@ def _overlap(one: Box, other: Box) -> float:
     height = min(one[3], other[3]) - max(one[1], other[1])
     least = min((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
     return max(width, 0) * max(height, 0) / max(least, 1)
+
+
+def likely(objects: Sequence[Shown], agreement: Sequence[float]) -> np.ndarray:
+    """How likely each object is one of those meant, float [n] in [0, 0.95]; the likeliest has 0.95.
+
+    Objects of one class in one frame are of one size, more or less, while pieces of an object and of the ground are
+    smaller. What is smaller than half of the likely ones counts the less.
+
+    Args:
+      agreement: how well each agrees with the sentence's place, in [0, 1].
+    """
+    values = np.array([min(one.score, 1.0) * weight for one, weight in zip(objects, agreement, strict=True)])
+    if not values.any():
+        return values
+    area = np.array([one.area for one in objects])
+    typical = np.exp(np.average(np.log(area), weights=values**2))
+    values = values * np.minimum(1.0, area / (_FRAGMENT * typical))
+    return _SURE * (values / values.max()) ** _CONTRAST
 
 
 def chances(objects: Sequence[Shown], likely: Sequence[float], name: str) -> np.ndarray:

@@ -1,13 +1,15 @@
 """Frame 0 of a large frame: in which window is the target that a sentence names?
 
 1. Overlapping tiles of one and of two tile sides are grounded by the sentence without its place, which would mean
-   something else inside a tile. A candidate's score is presence x predicted IoU x the coarse map's peak x how well its
-   position agrees with the place in the sentence (`places.Place.weight`). Tiles that cannot agree are not looked at,
-   unless nothing is found in the others. "Leftmost" and its like mean something else inside a tile too: such a sentence
-   asks the tiles for every object of its class, and the choice is made from the list of them all (`listing`).
-2. Around the best candidate, windows of one, two, four, ... tile sides are looked at. The target grows from window to
-   window as long as the smaller one shows only a part of it; the first window from which it does not tells how long it
-   is. The window to follow it in has `tiling.side_of` that length.
+   something else inside a tile; "leftmost" and its like would, too, and such a sentence asks for every object of its
+   class. Pieces of all masks are listed, what several tiles show being one object (`listing`). How likely each is one
+   of those meant is told by presence x predicted IoU x the coarse map's peak x how sure its mask is, over all tiles
+   that have it inside, and by how well it agrees with the place in the sentence (`places.Place.weight`). Tiles that
+   cannot agree are not looked at, unless nothing is found in the others. The likeliest is chosen, or the likeliest
+   leftmost.
+2. Where no tile shows it whole, windows of one, two, four, ... tile sides around it are looked at. The target grows
+   from window to window as long as the smaller one shows only a part of it; the first window from which it does not
+   tells how long it is. The window to follow it in has `tiling.side_of` that length.
 """
 
 import functools
@@ -89,58 +91,42 @@ def search(model: Model, frame: np.ndarray, text: str, tile: int) -> Found:
       text: the sentence, about the whole frame.
       tile: side of the smallest tiles, in pixels.
     """
-    size = frame.shape[:2]
+    size, heat = frame.shape[:2], Heat(frame.shape[:2])
     place = places.find(text)
-    asked = text if place is None else place.bare
-    likely, rest = [], []
-    for window in dict.fromkeys(w for scale in SCALES for w in cover(scale * tile, size)):
-        (likely if place is None or place.weight(window.box, size) >= _UNLIKELY else rest).append(window)
-    heat = Heat(size)
-    extreme = places.extreme(asked)
+    bare = text if place is None else place.bare
+    extreme = places.extreme(bare)
     if extreme is not None:
-        found = _most(model, frame, likely, extreme, place, heat, tile)
-        if found is not None:
-            return found
-    best = _best(model, frame, likely, asked, place, heat)
-    if rest and (best is None or best.box is None):
-        best = _best(model, frame, rest, asked, place, heat, best)
-    window, box = _zoom(model, frame, best.point, asked, tile)
-    return Found(window, _sentence(text, place, best.point, window), heat.map, box or best.box)
+        bare = extreme.bare
+    asked = bare if extreme is None else places.every(bare)
+    agrees = lambda box: 1.0 if place is None else place.weight(box, size)  # noqa: E731
 
+    windows = dict.fromkeys(window for scale in SCALES for window in cover(scale * tile, size))
+    near = {window: agrees(window.box) >= _UNLIKELY for window in windows}
+    objects, hint = [], (-1.0, (0.0, 0.0))
+    for part in (True, False):
+        views = []
+        for sight in look(model, frame, [window for window in windows if near[window] is part], asked):
+            heat.add(sight.window, sight.coarse)
+            views.append((sight.window, listing.pieces(sight.window, sight.logits, sight.score, size)))
+            hint = max(hint, (sight.score * agrees(sight.point * 2), sight.point))
+        objects = listing.objects(views)
+        if objects:
+            break
 
-def _most(model, frame, windows, extreme: places.Extreme, place, heat, tile: int) -> Found | None:
-    """The object that is the most of those like it; None where the windows show none like it."""
-    size, views = frame.shape[:2], []
-    for sight in look(model, frame, windows, places.every(extreme.bare)):
-        heat.add(sight.window, sight.coarse)
-        views.append((sight.window, listing.pieces(sight.window, sight.logits, sight.score, size)))
-    objects = listing.objects(views)
-    if not objects:
-        return None
-    likely = [o.score * (1.0 if place is None else place.weight(o.middle * 2, size)) for o in objects]
-    chosen = objects[int(listing.chances(objects, likely, extreme.name).argmax())]
-    x0, y0, x1, y1 = box = chosen.box
-    if chosen.whole:
-        window = around(*chosen.middle, side_of(max(x1 - x0, y1 - y0), tile), size)
+    point, box = hint[1], None
+    if objects:
+        chances = listing.likely(objects, [agrees(one.middle * 2) for one in objects])
+        if extreme is not None:
+            chances = listing.chances(objects, chances, extreme.name)
+        chosen = objects[int(np.argmax(chances))]
+        point, box = chosen.middle, chosen.box
+    if objects and chosen.whole:
+        window = around(*point, side_of(max(box[2] - box[0], box[3] - box[1]), tile), size)
     else:
-        window, larger = _zoom(model, frame, chosen.middle, extreme.bare, tile)
+        window, larger = _zoom(model, frame, point, bare, tile)
         box = larger or box
-    return Found(window, _in_cell(extreme.bare, chosen.middle, window), heat.map, box)
-
-
-def _best(model, frame, windows, text, place, heat, best: "_Sight | None" = None) -> "_Sight | None":
-    """The best of `best` and what `windows` show."""
-    size, score = frame.shape[:2], -1.0 if best is None else _agreement(best, place, frame.shape[:2])
-    for sight in look(model, frame, windows, text):
-        heat.add(sight.window, sight.coarse)
-        own = _agreement(sight, place, size)
-        if own > score:
-            best, score = sight, own
-    return best
-
-
-def _agreement(sight: _Sight, place: places.Place | None, size: tuple[int, int]) -> float:
-    return sight.score * (1.0 if place is None else place.weight(sight.point * 2, size))
+    plain = place is None and extreme is None
+    return Found(window, text if plain else _in_cell(bare, point, window), heat.map, box)
 
 
 def look(model: Model, frame: np.ndarray, windows: Sequence[Window], text: str) -> Iterator[_Sight]:
@@ -200,11 +186,6 @@ def _cut_off(sight: _Sight, size: tuple[int, int]) -> bool:
 def _extent(sight: _Sight) -> int:
     """Length of the shown target's box in pixels; 0 where none is."""
     return 0 if sight.box is None else max(sight.box[2] - sight.box[0], sight.box[3] - sight.box[1])
-
-
-def _sentence(text: str, place: places.Place | None, point: tuple[float, float], window: Window) -> str:
-    """What to ask the window: the sentence with the place that the target has in it."""
-    return text if place is None else _in_cell(place.bare, point, window)
 
 
 def _in_cell(bare: str, point: tuple[float, float], window: Window) -> str:

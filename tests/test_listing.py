@@ -68,6 +68,36 @@ def test_what_few_of_the_windows_that_have_it_inside_show_scores_low():
     assert listing.objects(larger) == []
 
 
+SHOWN = st.lists(st.tuples(st.floats(0, 1), st.integers(1, 10_000), st.floats(0, 1)), min_size=1, max_size=8)
+
+
+@settings(deadline=None)
+@given(SHOWN)
+def test_the_likelier_of_two_of_one_size_scores_better_and_agrees_better_with_the_place(given_objects):
+    shown = [Shown((0, 0, 10, 10), 1.0 * area, score, True) for score, area, _ in given_objects]
+    agreement = [a for *_, a in given_objects]
+    found = listing.likely(shown, agreement)
+    assert found.shape == (len(shown),)
+    assert np.all((found >= 0) & (found <= 0.95 + 1e-9))
+    values = np.array([one.score * a for one, a in zip(shown, agreement, strict=True)])
+    if values.max() > 1e-100:
+        assert found.max() == pytest.approx(0.95)
+    for i, j in itertools.combinations(range(len(shown)), 2):
+        if shown[i].area == shown[j].area and values[i] > values[j]:
+            assert found[i] >= found[j]
+    # Neither the scores' level nor the unit of area matters.
+    half = [one._replace(score=one.score / 2, area=7 * one.area) for one in shown]
+    if values.max() > 1e-100:
+        np.testing.assert_allclose(listing.likely(half, agreement), found, atol=1e-6)
+
+
+def test_fragments_count_less_than_objects_and_larger_ones_as_much():
+    shown = [Shown((0, 0, 10, 10), area, 0.5, True) for area in (100.0, 100.0, 100.0, 10.0, 1000.0)]
+    found = listing.likely(shown, [1.0] * 5)
+    np.testing.assert_allclose(found[[0, 1, 2, 4]], 0.95)
+    assert 0 < found[3] < 0.2
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 250), st.integers(0, 150)), min_size=1, max_size=6))
 def test_chances_are_those_of_drawing_each_object_by_itself(objects):
