@@ -60,9 +60,10 @@ def get_config(stage: str = "encoder") -> ml_collections.ConfigDict:
         return c
     c.data.update(reword=0.4, placeless=0.5, absent=0.2, every=0.6)
     c.loss.update(focal=60.0, classes=0.5)
+    c.optim.update(rule="muon", average=0.99)
     if stage == "words":
         c.steps, c.batch_size, c.data.targets = 2400, 6, 3
-        c.optim.update(learning_rate=5e-4, warmup_steps=20)
+        c.optim.update(learning_rate=6e-4, warmup_steps=20)
         return c
     # Memory is learned from true first masks before the model's own are good enough to be remembered.
     c.data.update(data_dir="data/clips", clip_length=3, max_stride=3, targets=3, max_crop=224, every=0.3)
