@@ -51,17 +51,19 @@ def rows() -> dict[str, CalibrationConfig]:
     """Every choice; the first is the paper's letter."""
     base = CalibrationConfig()
     found = {}
-    for background, selection, evidence, expansion, rim in itertools.product(
+    for background, selection, evidence, expansion in itertools.product(
         (False, True),
         ("best", "anchored"),
         EVIDENCE,
         ("single", "geodesic"),
-        (0, 1, 3, 6),
     ):
-        name = f"{evidence}, {expansion}, {selection}{f', rim {rim}' if rim else ''}"
-        found[f"{name}{', less background' if background else ''}"] = replace(
-            base, evidence=evidence, expansion=expansion, selection=selection, remove_background=background, rim=rim
+        name = f"{evidence}, {expansion}, {selection}{', less background' if background else ''}"
+        found[name] = replace(
+            base, evidence=evidence, expansion=expansion, selection=selection, remove_background=background
         )
+    for rim in (1, 3, 6):
+        name = f"vacated, geodesic, anchored, less background, rim {rim}"
+        found[name] = replace(base, selection="anchored", remove_background=True, rim=rim)
     return found
 
 

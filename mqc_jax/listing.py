@@ -122,9 +122,13 @@ def likely(objects: Sequence[Shown], agreement: Sequence[float]) -> np.ndarray:
     Args:
       agreement: how well each agrees with the sentence's place, in [0, 1].
     """
-    values = np.array([min(one.score, 1.0) * weight for one, weight in zip(objects, agreement, strict=True)])
+    scores = np.array([min(one.score, 1.0) for one in objects])
+    values = scores * np.asarray(agreement, float)
+    if not values.any():  # all are far from the place
+        values = scores
     if not values.any():
         return values
+    values = values / values.max()  # far from the place they are so small that their squares would all be 0
     area = np.array([one.area for one in objects])
     typical = np.exp(np.average(np.log(area), weights=values**2))
     values = values * np.minimum(1.0, area / (_FRAGMENT * typical))

@@ -67,6 +67,8 @@ def test_the_papers_values_are_the_defaults():
         ({"data": {"start": "last"}}, r"config\.data\.start='last' must be one of first, anywhere"),
         ({"data": {"clip_length": 0}}, r"clip_length=0 and max_stride=3 must be at least 1"),
         ({"loss": {"teacher_forcing": 1.5}}, r"teacher_forcing=1\.5 must lie in \[0, 1\]"),
+        ({"optim": {"average": 1.0}}, r"config\.optim\.average=1\.0 must lie in \[0, 1\)"),
+        ({"optim": {"rule": "muom"}}, r"config\.optim\.rule='muom' must be one of adamw, muon; did you mean"),
         (changed(image_size=500), r"model\.image_size=500 must be a multiple of 32.*nearest: 480 or 512"),
         (changed(image_size=32), r"image_size=32 must be .* at least 64"),
         (changed(calibration="tmc"), r"model\.calibration='tmc' must be one of none, tmcc; did you mean 'tmcc'\?"),

@@ -91,6 +91,13 @@ def test_the_likelier_of_two_of_one_size_scores_better_and_agrees_better_with_th
         np.testing.assert_allclose(listing.likely(half, agreement), found, atol=1e-6)
 
 
+def test_far_from_the_place_the_nearest_is_likeliest_and_where_none_agrees_the_best():
+    shown = [Shown((0, 0, 10, 10), 100.0, score, True) for score in (0.2, 0.9, 0.5)]
+    assert listing.likely(shown, [1e-250, 1e-300, 0.0]).argmax() == 0
+    assert listing.likely(shown, [0.0, 0.0, 0.0]).argmax() == 1
+    assert not listing.likely([one._replace(score=0.0) for one in shown], [1.0, 1.0, 1.0]).any()
+
+
 def test_fragments_count_less_than_objects_and_larger_ones_as_much():
     shown = [Shown((0, 0, 10, 10), area, 0.5, True) for area in (100.0, 100.0, 100.0, 10.0, 1000.0)]
     found = listing.likely(shown, [1.0] * 5)
