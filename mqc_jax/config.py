@@ -234,6 +234,7 @@ class DataConfig:
     placeless: float = 0.0  # probability that a sentence names no place, where its class alone will do
     absent: float = 0.0  # probability that a further sentence of a clip names what is not there
     every: float = 0.0  # probability that a further sentence means all objects of a class: "every yacht"
+    stray: float = 0.0  # probability that a clip's window lies anywhere, and mostly does not show what is named
     num_threads: int = 2
 
 
@@ -481,7 +482,7 @@ def check(config: Config) -> None:
             "config.data.targets=0 teaches the image encoder alone, on single frames; set config.model.classes=14 and "
             "config.data.clip_length=1"
         )
-    for name in ("reword", "placeless", "absent", "every"):
+    for name in ("reword", "placeless", "absent", "every", "stray"):
         if not 0.0 <= getattr(config.data, name) <= 1.0:
             raise UserError(f"config.data.{name}={getattr(config.data, name)} must lie in [0, 1]")
     if config.data.eval_image_size:

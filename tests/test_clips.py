@@ -505,6 +505,26 @@ def test_further_sentences_may_mean_all_of_a_class():
     assert set(members) < told
 
 
+def test_windows_that_stray_ask_for_what_the_frame_shows_and_hold_what_the_window_shows_of_it():
+    seen = []
+    dataset = ClipDataset(
+        scene(), 96, 1, tokenize=lambda t: seen.append(t) or tokenize(t), targets=3, every=0.5, stray=1.0, min_crop=20,
+        max_crop=40, square=True,
+    )  # fmt: skip
+    told, empty, whole = set(), 0, np.zeros((3,), int)
+    for i in range(60):
+        seen.clear()
+        clip = dataset[i]
+        told.update(seen)
+        np.testing.assert_array_equal(clip["present"][:, 0], clip["masks"][:, 0].any((1, 2)))
+        empty += np.count_nonzero(~clip["present"])
+        whole += clip["present"][:, 0]
+    assert {text.removeprefix("every ").removeprefix("the ") for text in told} == {"yacht", "freighter", "small car"}
+    assert {text.split()[0] for text in told} == {"every", "the"}
+    assert empty > 90  # mostly nothing,
+    assert whole.min() > 0  # not always
+
+
 def test_turned_clips_lie_in_eight_ways_and_their_sentences_are_true_of_what_is_seen():
     seen, ways = [], set()
     dataset = ClipDataset(scene(), 180, 3, tokenize=lambda t: seen.append(t) or tokenize(t), targets=3, turn=True)

@@ -14,6 +14,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from mqc_jax import places
 from mqc_jax.data import expressions, paraphrases
 from mqc_jax.data.source import Expression, VideoSource
 from mqc_jax.errors import UserError
@@ -92,6 +93,9 @@ class ClipDataset:
         frame if it leaves its place out: nothing is there.
       every: probability that a further sentence of those that name something means all objects of a class ("every
         yacht"), which a tiled search asks for.
+      stray: probability that a clip's window lies anywhere in its frame, as most windows of a tiled search do, rather
+        than on the target. Its sentences ask for classes of the sequence: all objects of one, or the only one; mostly
+        the window shows none. Nothing strays where windows are not cut.
       class_map: whether clips hold `classes`, what is where in their first frame.
 
     Raises:
@@ -115,13 +119,14 @@ class ClipDataset:
     placeless: float = 0.0
     absent: float = 0.0
     every: float = 0.0
+    stray: float = 0.0
     class_map: bool = False
 
     def __post_init__(self) -> None:
         for field, least in (("image_size", 1), ("clip_length", 1), ("max_stride", 1), ("targets", 0)):
             if getattr(self, field) < least:
                 raise UserError(f"{field}={getattr(self, field)} must be at least {least}")
-        for field in ("reword", "placeless", "absent", "every"):
+        for field in ("reword", "placeless", "absent", "every", "stray"):
             if not 0 <= getattr(self, field) <= 1:
                 raise UserError(f"{field}={getattr(self, field)} must lie in [0, 1], since it is a probability")
         if self.start not in ("first", "anywhere"):
@@ -180,10 +185,16 @@ class ClipDataset:
         turn, text = self._choose_turn(rng, labels, expression, sequence.categories, text)
         labels = turn(labels)
         size = labels.shape
-        window, text = self._choose_window(rng, labels, expression, sequence.categories, text)
-
-        part = window.cut(labels, size)
-        targets = self._choose_targets(rng, part, expression, sequence.categories, text)
+        strays = self.stray and rng.random() < self.stray and _is_positional(expression, sequence.categories)
+        if strays and self.min_crop != 1:
+            rows, cols = self._window_sides(rng, size)
+            window = _Window(int(rng.integers(size[0] - rows + 1)), int(rng.integers(size[1] - cols + 1)), rows, cols)
+            part = window.cut(labels, size)
+            targets = [self._asked_anywhere(rng, part, labels, sequence.categories) for _ in range(self.targets)]
+        else:
+            window, text = self._choose_window(rng, labels, expression, sequence.categories, text)
+            part = window.cut(labels, size)
+            targets = self._choose_targets(rng, part, expression, sequence.categories, text)
 
         reduce = _reduction((window.height, window.width), self.image_size)
         side, count = self.image_size, len(targets)
@@ -249,13 +260,7 @@ class ClipDataset:
             mask = expression.mask(labels)
             points = np.argwhere(mask)
             for _ in range(_TRIES):
-                drawn = self.max_crop * (self.min_crop / self.max_crop) ** rng.uniform()
-                if self.min_crop <= 1:
-                    rows, cols = max(1, round(drawn * height)), max(1, round(drawn * width))
-                else:
-                    rows, cols = min(round(drawn), height), min(round(drawn), width)
-                if self.square:
-                    rows = cols = min(rows, cols)
+                rows, cols = self._window_sides(rng, labels.shape)
                 # Any window that holds one of the target's pixels is as likely: all cells of the grid are named.
                 y, x = points[rng.integers(len(points))]
                 top = int(rng.integers(max(0, y - rows + 1), min(y, height - rows) + 1))
@@ -267,6 +272,29 @@ class ClipDataset:
                     if found is not None:
                         return window, found
         return _Window(0, 0, height, width), text
+
+    def _window_sides(self, rng: np.random.Generator, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of a window into a frame of `size` (H, W)."""
+        height, width = size
+        drawn = self.max_crop * (self.min_crop / self.max_crop) ** rng.uniform()
+        if self.min_crop <= 1:
+            rows, cols = max(1, round(drawn * height)), max(1, round(drawn * width))
+        else:
+            rows, cols = min(round(drawn), height), min(round(drawn), width)
+        return (min(rows, cols),) * 2 if self.square else (rows, cols)
+
+    def _asked_anywhere(
+        self, rng: np.random.Generator, part: np.ndarray, labels: np.ndarray, categories: Mapping[int, str]
+    ) -> tuple[Expression, str]:
+        """A sentence for a class that a frame with `labels` shows, and what `part` of the frame shows of it."""
+        name = str(rng.choice(sorted({categories[i] for i in np.unique(labels).tolist() if i in categories})))
+        ids = tuple(i for i in np.unique(part).tolist() if categories.get(i) == name)
+        phrase = expressions.class_phrase(name)
+        one = expressions.Description(_NO_OBJECT, f"the {phrase}", "", phrase, "")
+        said = paraphrases.reword(one, rng, self.unheard) if rng.random() < self.reword else one.text
+        if len(ids) > 1 or rng.random() < self.every:
+            said = places.every(said)
+        return Expression("anywhere", said, ids or (_NO_OBJECT,)), said
 
     def _choose_targets(
         self,

@@ -46,6 +46,7 @@ def make_dataset(config: Config, tokenizer: Tokenizer, split: str, training: boo
         placeless=config.data.placeless if training else 0.0,
         absent=config.data.absent if training else 0.0,
         every=config.data.every if training else 0.0,
+        stray=config.data.stray if training else 0.0,
         square=config.data.square and training,
         turn=config.data.turn and training,
         class_map=training and config.model.classes > 0,
