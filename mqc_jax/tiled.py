@@ -62,7 +62,7 @@ class TiledTracker(Tracker):
       model: from `mqc_jax.load`.
       texts: one sentence a target, about the whole first frame.
       masks: instead of texts, bool [N, H, W] at the first frame's size.
-      tile: side in pixels of the windows that targets are searched in; they are followed in windows from three quarters
+      tile: side in pixels of the windows that targets are searched in; they are followed in windows from three eighths
         of it on (`tiling.side_of`). 0: `model.config.tile`, or where that is 0 the model's own number of
         pixels, `image_size`.
 

@@ -95,6 +95,15 @@ def test_a_window_around_a_point_is_as_near_as_the_frame_lets_it_be(x, y, side, 
         assert abs(window.x + window.width / 2 - x) <= 0.5
 
 
+@given(st.integers(0, 400), st.integers(32, 512))
+def test_a_targets_window_grows_with_it_and_has_room_around_it(length, tile):
+    side = tiling.side_of(length, tile)
+    assert side >= max(2 * length, 3 * tile // 8)
+    assert side >= min(3 * length, 3 * tile // 4)
+    assert side <= tiling.side_of(length + 1, tile)
+    assert tiling.side_of(0, tile) == 3 * tile // 8  # the tiniest are seen the largest
+
+
 def test_the_main_part_is_the_largest_piece():
     mask = np.zeros((20, 30), bool)
     assert tiling.main_part(mask) is None
@@ -169,14 +178,16 @@ def test_a_sentence_without_a_place_is_asked_as_it_is(bright):
 def test_a_target_at_the_frames_edge_is_placed_where_it_is_in_the_window(bright):
     model, _ = bright
     found = tile_search.search(model, lights((0, 0), side=10), "the boat at the top-left", 64)
-    assert found.window == Window(0, 0, 48, 48)
+    side = found.window.width
+    assert found.window == Window(0, 0, side, side)
+    assert 24 <= side <= 40  # three times its length, as the grid of 16 cells measures it
     assert found.text == "the boat at the top-left"
 
 
 def test_a_target_larger_than_a_tile_gets_a_larger_window(bright):
     model, _ = bright
     found = tile_search.search(model, lights((200, 150), side=150), "the ship", 64)
-    assert 220 <= found.window.width <= 240  # half as long again
+    assert 290 <= found.window.width <= 320  # twice as long
     x0, y0, x1, y1 = found.window.box
     assert x0 <= 200
     assert y0 <= 150
