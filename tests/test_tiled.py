@@ -91,7 +91,7 @@ def test_a_window_follows_its_target_through_the_whole_frame(bright, monkeypatch
     path = [(20 + 5 * t, 440 - 3 * t) for t in range(120)]
     gone = range(50, 70)  # it goes on by 117 pixels meanwhile, which is more than the window
     video = [lights(*([] if t in gone else [corner])) for t, corner in enumerate(path)]
-    session = TiledTracker(model, texts=["the boat at the bottom-left"], tile=88)  # followed in 66 pixels
+    session = TiledTracker(model, texts=["the boat at the bottom-left"], tile=176)  # followed in 66 pixels
     moves = 0
     for frame in video:
         before = session.windows
