@@ -229,14 +229,14 @@ def test_what_is_no_tiled_stream_is_refused(tiny_model, tmp_path):
         mqc_jax.Tracker.restore(tiny_model, path)
 
 
-def test_given_masks_choose_windows_half_as_long_again_as_the_target(tiny_model):
+def test_given_masks_choose_windows_twice_as_long_as_the_target(tiny_model):
     masks = np.zeros((3, 300, 400), bool)
     masks[0, 100:110, 200:220] = True
     masks[1, 100:160, 200:290] = True
     session = TiledTracker(tiny_model, masks=masks)
     session.push(tiny.frames(1, (300, 400))[0])
     small, large, nowhere = session.windows
-    assert (small.width, large.width, nowhere.width) == (48, 135, 64)
+    assert (small.width, large.width, nowhere.width) == (48, 180, 64)
     assert session.num_targets == 3
 
 
