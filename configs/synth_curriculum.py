@@ -68,7 +68,7 @@ def get_config(stage: str = "encoder") -> ml_collections.ConfigDict:
         c.optim.update(learning_rate=6e-4, warmup_steps=20)
         return c
     # What a first frame passes through before the decoder stays as it is: a frame costs no backward pass through the
-    # encoder, and clips undo less of what sentences taught. The decoder serves both, and moves slowly. Memory is learned
+    # encoder, and clips undo less of what sentences taught. The decoder serves both, and moves slowly. Memory learns
     # from true first masks before the model's own are good enough to be remembered.
     memory = ("memory_", "robustness_scorer", "obj_ptr", "maskmem", "no_obj", "mask_downsample")
     c.model.classes, c.loss.classes = 0, 0.0
