@@ -99,6 +99,8 @@ class CalibrationConfig:
         target's edge than of its middle, and motion shows those edges alone that vacate something. 0 is the letter.
       remove_background: displacements are taken relative to the background's affine motion, and everything is compared
         in the first frame's coordinates: for a platform that drifts or shakes.
+      motion_odds: how many times likelier it is that a sentence means what moves than what stands, where it may mean
+        several objects of a large frame (`paths`); 1: motion does not choose.
     """
 
     n_start: int = 4
@@ -120,6 +122,7 @@ class CalibrationConfig:
     selection: str = "best"
     remove_background: bool = False
     rim: int = 0
+    motion_odds: float = 1.0
 
     def __post_init__(self) -> None:
         for name, known in (("evidence", EVIDENCE), ("expansion", EXPANSION), ("selection", SELECTION)):
@@ -142,6 +145,8 @@ class CalibrationConfig:
         for name in ("sigma_floor", "sigma_s"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}={getattr(self, name)} must be greater than 0")
+        if not 1 <= self.motion_odds < float("inf"):
+            raise UserError(f"motion_odds={self.motion_odds} must be a number from 1 on; at 1 motion does not choose")
         if not self.beta > self.alpha:
             raise UserError(f"beta={self.beta} must be greater than alpha={self.alpha} (eq. 11)")
         if not 0 <= self.tau_sem <= 1:
@@ -186,8 +191,9 @@ class ModelConfig:
     hiera: HieraConfig = HieraConfig()
     bert: BertConfig = BertConfig()
     bridge: BridgeConfig = BridgeConfig()
-    # Read where calibration is "tmcc". A satellite's picture shakes, and a target's mask may come in pieces.
-    tmcc: CalibrationConfig = CalibrationConfig(remove_background=True, selection="anchored", rim=3)
+    # Read where calibration is "tmcc". A satellite's picture shakes, and a target's mask may come in pieces. The odds are the
+    # likeliest ones of 129 targets among others of their class (docs/tmcc.md).
+    tmcc: CalibrationConfig = CalibrationConfig(remove_background=True, selection="anchored", rim=3, motion_odds=8.0)
     dami: DamiConfig = DamiConfig()
     d_model: int = 256
     mem_dim: int = 64

@@ -25,7 +25,8 @@ class FrameResult:
         each slot was written, -1: empty); with DAMI's memory also every field of `models.registration.Decision`.
         With calibration "tmcc", in a frame that targets start in, also `window` int32 [N], the displacements that were
         needed (eq. 7; 0 for targets that started before), and `is_static` bool [N]: motion could not verify the first
-        mask.
+        mask. Where motion chose among the objects of a large frame that a sentence may mean (`tmcc.motion_odds`), also
+        `candidates` int32 [N], how many there were, and `moves` bool [N]: the chosen one was seen to move.
       evidence: in a frame that targets start in, the maps in [0, 1] that led to their first masks: from a sentence
         `coarse` float32 [N, S/4, S/4]; with calibration "tmcc" `first`, `displacement` (eq. 8, its largest value being
         1), `moving`, `expanded`, `refined`, `motion` and `calibrated`, [N, S, S]. Zero in rows that have no such map.

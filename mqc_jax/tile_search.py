@@ -6,7 +6,7 @@
    of those meant is told by presence x predicted IoU x the coarse map's peak x how sure its mask is, over all tiles
    that have it inside, and by how well it agrees with the place in the sentence (`places.Place.weight`). Tiles that
    cannot agree are not looked at, unless nothing is found in the others. The likeliest is chosen, or the likeliest
-   leftmost.
+   leftmost; others that are nearly as likely come with it, for motion to choose among (`paths`).
 2. Where no tile shows it whole, windows of one, two, four, ... tile sides around it are looked at. The target grows
    from window to window as long as the smaller one shows only a part of it; the first window from which it does not
    tells how long it is. The window to follow it in has `tiling.side_of` that length.
@@ -37,6 +37,9 @@ BATCH = 8
 SCALES = (1, 2)
 """Sides of the tiles searched, in tile sides. A target of half a tile looks best through the second."""
 
+MOST = 8
+"""Objects that a sentence may mean, at most."""
+
 _UNLIKELY = 0.1  # tiles whose best point agrees less with the sentence's place are left for later
 _SAME_EXTENT = 0.75
 _NO_MASK = 1e-3  # weight of a tile in which only the coarse map has a peak
@@ -53,12 +56,14 @@ class Found(NamedTuple):
       map: float32 [h, w] in [0, 1], the coarse map over the whole frame, each point's largest of all tiles; 0 where
         none was looked at. Its longest side is at most `MAP_SIDE`.
       box: x0, y0, x1, y1 in the frame's pixels of what was chosen; None where only the coarse map shows something.
+      chance: how likely it is what is meant, in [0, 1]; only its ratio to another's means something.
     """
 
     window: Window
     text: str
     map: np.ndarray
     box: Box
+    chance: float
 
 
 class _Sight(NamedTuple):
@@ -84,12 +89,22 @@ def _ground(net: MQCSAM, params, images: jax.Array, input_ids: jax.Array, mask: 
 
 
 def search(model: Model, frame: np.ndarray, text: str, tile: int) -> Found:
-    """The window in which to follow what a sentence means.
+    """The window in which to follow what a sentence means, and what it means there.
 
     Args:
       frame: uint8 RGB [H, W, 3].
       text: the sentence, about the whole frame.
       tile: side of the smallest tiles, in pixels.
+    """
+    return candidates(model, frame, text, tile)[0]
+
+
+def candidates(model: Model, frame: np.ndarray, text: str, tile: int, ratio: float = 1.0) -> list[Found]:
+    """What a sentence may mean, the likeliest first: at least one, at most `MOST`.
+
+    Args:
+      frame, text, tile: as in `search`.
+      ratio: how many times less likely than the first the others may be, at most.
     """
     size, heat = frame.shape[:2], Heat(frame.shape[:2])
     place = places.find(text)
@@ -113,20 +128,27 @@ def search(model: Model, frame: np.ndarray, text: str, tile: int) -> Found:
         if objects:
             break
 
-    point, box = hint[1], None
-    if objects:
-        chances = listing.likely(objects, [agrees(one.middle * 2) for one in objects])
-        if extreme is not None:
-            chances = listing.chances(objects, chances, extreme.name)
-        chosen = objects[int(np.argmax(chances))]
-        point, box = chosen.middle, chosen.box
-    if objects and chosen.whole:
-        window = around(*point, side_of(max(box[2] - box[0], box[3] - box[1]), tile), size)
-    else:
-        window, larger = _zoom(model, frame, point, bare, tile)
-        box = larger or box
-    plain = place is None and extreme is None
-    return Found(window, text if plain else _in_cell(bare, point, window), heat.map, box)
+    def said(point: tuple[float, float], window: Window) -> str:
+        return text if place is None and extreme is None else _in_cell(bare, point, window)
+
+    if not objects:
+        window, box = _zoom(model, frame, hint[1], bare, tile)
+        return [Found(window, said(hint[1], window), heat.map, box, 1.0)]
+    chances = listing.likely(objects, [agrees(one.middle * 2) for one in objects])
+    if extreme is not None:
+        chances = listing.chances(objects, chances, extreme.name)
+    found = []
+    for k in np.argsort(-chances, kind="stable")[:MOST]:
+        if found and chances[k] * ratio <= found[0].chance:
+            break
+        chosen, point, box = objects[k], objects[k].middle, objects[k].box
+        if chosen.whole:
+            window = around(*point, side_of(max(box[2] - box[0], box[3] - box[1]), tile), size)
+        else:
+            window, larger = _zoom(model, frame, point, bare, tile)
+            box = larger or box
+        found.append(Found(window, said(point, window), heat.map, box, float(chances[k])))
+    return found
 
 
 def look(model: Model, frame: np.ndarray, windows: Sequence[Window], text: str) -> Iterator[_Sight]:

@@ -3,27 +3,26 @@
 A frame of 4,000 pixels that is shrunk to the model's few hundred shows nothing of a target of 20 pixels. Here the model
 sees a window of about its own number of pixels: `tile_search` chooses one for each target on frame 0, an ordinary
 `Tracker` follows the target inside it, and `tiling.follow` moves it when the target nears its edge, or when it is
-expected to (`course`).
+expected to (`course`). With calibration, motion has a say in which of the objects is meant that a sentence may mean
+(`paths`).
 """
 
-import collections
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from mqc_jax import archive, groups, tile_search, tiled_state
 from mqc_jax.checkpoint import Model
 from mqc_jax.config import SMALLEST_TILE
-from mqc_jax.course import Box, Course
 from mqc_jax.errors import UserError
 from mqc_jax.groups import Target
 from mqc_jax.results import FrameResult, assemble, rows
-from mqc_jax.tiled_state import TiledState, ViewState
-from mqc_jax.tiling import Window, around, follow, inside, main_part, side_of
+from mqc_jax.tiled_state import ChoiceState, TiledState
+from mqc_jax.tiling import Window
 from mqc_jax.tracker import Tracker
+from mqc_jax.views import Choice, Seen, View
 
 WHOLE_FRAMES = -1
 """As `--tile`: the whole frame is shrunk to the model's size, whatever the model was trained to see."""
@@ -84,7 +83,7 @@ class TiledTracker(Tracker):
 
     def _forget(self) -> None:
         super()._forget()
-        self._views: dict[int, _View] = {}  # by target, those that have started
+        self._views: dict[int, View | Choice] = {}  # by target, those that have started
         self._pushed = 0
 
     @property
@@ -133,34 +132,28 @@ class TiledTracker(Tracker):
         self._views |= begun
         self._targets |= {target.id: dataclasses.replace(target, start=self._pushed) for target in waiting}
         self._pushed += 1
-        for view in self._views.values():
-            view.push(frame)
+        if any(isinstance(view, Choice) for view in self._views.values()):
+            frame = frame.copy()  # it is kept
+        for i, view in self._views.items():
+            self._views[i] = view.push(frame)
         return self._settled()
 
     def finish(self) -> list[FrameResult]:
         """The frames still held back when the video ends: windows are closed with the frames that there are."""
-        for view in self._views.values():
-            view.take(view.tracker.finish())
+        for i, view in self._views.items():
+            self._views[i] = view.finish()
         return self._settled(ending=True)
 
-    def _begin(self, frame: np.ndarray, target: Target) -> "_View":
+    def _begin(self, frame: np.ndarray, target: Target) -> View | Choice:
         """The window and the tracker of a target that this frame's sentence or mask is about."""
         size = frame.shape[:2]
         if target.mask is None:
-            found = tile_search.search(self.model, frame, target.text, self.tile)
-            view = _View(Tracker(self._within, texts=[found.text]), found.window, size, self._pushed, found.map)
-            view.expect(found.box)
-            return view
-        window = self._around_mask(target.mask)
-        return _View(Tracker(self._within, masks=window.cut(target.mask)[None]), window, size, self._pushed)
-
-    def _around_mask(self, mask: np.ndarray) -> Window:
-        """The window around a given target; in the middle of the frame where there is none."""
-        box = main_part(mask)
-        if box is None:
-            return around(mask.shape[1] / 2, mask.shape[0] / 2, self.tile, mask.shape)
-        side = side_of(max(box[2] - box[0], box[3] - box[1]), self.tile)
-        return around((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, side, mask.shape)
+            odds = self.model.config.tmcc.motion_odds if self._calibrates else 1.0
+            found = tile_search.candidates(self.model, frame, target.text, self.tile, odds)
+            if odds > 1:
+                return Choice(self._within, found, size, self._pushed)
+            return View.found(self._within, found[0], size, self._pushed)
+        return View.given(self._within, target.mask, self.tile, self._pushed)
 
     def _settled(self, ending: bool = False) -> list[FrameResult]:
         """The frames that every target which is followed in them has a result for."""
@@ -176,7 +169,7 @@ class TiledTracker(Tracker):
             self.frame_index = number
         return results
 
-    def _together(self, number: int, seen: "dict[int, _Seen]") -> FrameResult:
+    def _together(self, number: int, seen: dict[int, Seen]) -> FrameResult:
         """One frame's result at the frame's size, from each target's in its window."""
         size, views = self._frame_shape[:2], np.array([s.window.box for s in seen.values()], np.int32).reshape(-1, 4)
         if not seen:
@@ -234,7 +227,13 @@ class TiledTracker(Tracker):
         session.frame_index, session._pushed, session._frame_shape = state.frame_index, state.pushed, state.frame_shape
         session._next_id, session._targets = state.next_id, {target.id: target for target in state.targets}
         starts = {target.id: target.start for target in state.targets}
-        session._views = {i: _View.of(view, state.frame_shape[:2], starts[i]) for i, view in state.views.items()}
+        size = state.frame_shape[:2]
+        session._views = {
+            i: Choice.of(session._within, view, size, starts[i])
+            if isinstance(view, ChoiceState)
+            else View.of(view, size, starts[i])
+            for i, view in state.views.items()
+        }
         return session
 
 
@@ -242,86 +241,3 @@ def _tiled(model: Model, tile: int = 0) -> Model:
     """A model that sees windows."""
     side = tile or model.config.tile or model.config.image_size
     return model if side == model.config.tile else model.replace(tile=side)
-
-
-class _Seen(NamedTuple):
-    """What a target's tracker gave for a frame, and the window that it saw it in."""
-
-    result: FrameResult
-    window: Window
-
-
-class _View:
-    """One target's window and tracker.
-
-    Attributes:
-      window: the part of the next frame that the tracker will see.
-      course: where the target was, by its tracker's frame numbers.
-      start: number of the target's first frame.
-      results: what the tracker gave and the other targets' trackers did not yet.
-    """
-
-    def __init__(
-        self, tracker: Tracker, window: Window, size: tuple[int, int], start: int, searched: np.ndarray | None = None
-    ) -> None:
-        self.tracker, self.window, self.size, self.start = tracker, window, size, start
-        self.results: collections.deque[_Seen] = collections.deque()
-        self.course = Course()
-        self._searched = searched
-        self._seen: collections.deque[Window] = collections.deque()  # of frames that wait for the tracker's answer
-
-    def state(self) -> ViewState:
-        """Everything that `of` needs."""
-        return ViewState(self.tracker, self.window, self.course, list(self._seen), list(self.results), self._searched)
-
-    @classmethod
-    def of(cls, state: ViewState, size: tuple[int, int], start: int) -> "_View":
-        """The view that had this state."""
-        view = cls(state.tracker, state.window, size, start, state.searched)
-        view.course = state.course
-        view._seen.extend(state.seen)
-        view.results.extend(_Seen(*one) for one in state.results)
-        return view
-
-    def expect(self, box: Box | None) -> None:
-        """Tells the tracker where in the frame the target is to be expected, if that is known."""
-        if box is not None and self.tracker.model.config.one_object:
-            x0, y0, x1, y1 = box
-            window, side = self.window, max(self.window.width, self.window.height)
-            middle = ((x0 + x1) / 2 - window.x) / window.width, ((y0 + y1) / 2 - window.y) / window.height
-            (target,) = self.tracker.targets
-            self.tracker.expect({target: (*middle, float(np.hypot(x1 - x0, y1 - y0)) / side)})
-
-    def push(self, frame: np.ndarray) -> None:
-        self._seen.append(self.window)
-        self.take(self.tracker.push(np.ascontiguousarray(self.window.cut(frame))))
-
-    def take(self, results: list[FrameResult]) -> None:
-        """Keeps the tracker's results, and moves the window after the target in the last one."""
-        for result in results:
-            window = self._seen.popleft()
-            if result.evidence:
-                result = dataclasses.replace(result, evidence=self._on_frame(result.evidence, window))
-            self.results.append(_Seen(result, window))
-            box = main_part(result.masks[0])
-            if box is not None:
-                x0, y0, x1, y1 = box
-                seen = x0 + window.x, y0 + window.y, x1 + window.x, y1 + window.y
-                self.course.see(result.frame_index, seen, float(result.iou[0] * result.presence[0]))
-        if results and not self._seen:  # else the calibration looks at one place for a while
-            box = self.course.box(results[-1].frame_index + 1)
-            if box is not None:
-                self.window = follow(self.window, inside(box, self.size), self.size)
-                self.expect(box)
-
-    def _on_frame(self, evidence: dict[str, np.ndarray], window: Window) -> dict[str, np.ndarray]:
-        """Maps over the window as maps over the frame."""
-        placed = {}
-        for name, (values,) in evidence.items():
-            heat = tile_search.Heat(self.size)
-            heat.add(window, values)
-            placed[name] = heat.map[None]
-        if self._searched is not None and "coarse" in placed:
-            placed["coarse"] = self._searched[None]
-            self._searched = None
-        return placed

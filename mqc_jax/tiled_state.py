@@ -1,6 +1,7 @@
 """A tiled stream's state as a file: each target's tracker as `Tracker.save` writes it, and where its window is.
 
 An `archive`: facts in the header, the trackers' files as bytes, and results that wait for other targets' calibration.
+Of a target that is not chosen yet, the objects that it may be, and the frames that are held back.
 """
 
 import dataclasses
@@ -17,16 +18,17 @@ from mqc_jax.errors import UserError
 from mqc_jax.groups import Target
 from mqc_jax.results import FrameResult
 from mqc_jax.stream_state import check, damaged, model_facts, packed, unpacked
+from mqc_jax.tile_search import Found
 from mqc_jax.tiling import Window
 from mqc_jax.tracker import Tracker
 
-KEY, FORMAT = "mqc_jax_tiles", 4
+KEY, FORMAT = "mqc_jax_tiles", 5
 _ARRAYS = ("masks", "mask_logits", "presence", "iou", "targets", "started")
 _TABLES = ("memory", "evidence")
 
 
 class ViewState(NamedTuple):
-    """One target between two frames: see `tiled._View`. `searched` is None once frame 0's result was given."""
+    """One target between two frames: see `views.View`. `searched` is None once frame 0's result was given."""
 
     tracker: Tracker
     window: Window
@@ -34,6 +36,13 @@ class ViewState(NamedTuple):
     seen: list[Window]
     results: list[tuple[FrameResult, Window]]
     searched: np.ndarray | None
+
+
+class ChoiceState(NamedTuple):
+    """A target that is not chosen yet: see `views.Choice`."""
+
+    found: list[Found]
+    frames: list[np.ndarray]
 
 
 class TiledState(NamedTuple):
@@ -53,7 +62,7 @@ class TiledState(NamedTuple):
     frame_shape: tuple[int, int, int]
     next_id: int
     targets: list[Target]
-    views: dict[int, ViewState]
+    views: dict[int, ViewState | ChoiceState]
 
 
 def write(path: str | Path, model: Model, state: TiledState) -> None:
@@ -61,6 +70,14 @@ def write(path: str | Path, model: Model, state: TiledState) -> None:
     targets, arrays = packed(state.targets)
     facts = []
     for i, view in state.views.items():
+        if isinstance(view, ChoiceState):
+            found = [{"window": f.window, "text": f.text, "box": f.box, "chance": f.chance} for f in view.found]
+            start = state.pushed - len(view.frames)
+            facts.append({"target": i, "found": found, "start": start})
+            arrays[f"searched{i}"] = view.found[0].map
+            # Targets that start together hold the same frames.
+            arrays |= {f"held{start}.{k}": frame for k, frame in enumerate(view.frames)}
+            continue
         waiting = [{"frame": result.frame_index, "window": window} for result, window in view.results]
         course = dataclasses.asdict(view.course)
         facts.append({"target": i, "window": view.window, "course": course, "seen": view.seen, "waiting": waiting})
@@ -90,7 +107,12 @@ def read(path: str | Path, model: Model, within: Model) -> TiledState:
     try:
         height, width, channels = header["frame_shape"]
         targets = unpacked(header["targets"], arrays, (height, width), header["next_id"])
-        views = {fact["target"]: _view(path, within, fact, arrays) for fact in header["views"]}
+        views = {
+            fact["target"]: _choice(fact, arrays, header["pushed"], (height, width, channels))
+            if "found" in fact
+            else _view(path, within, fact, arrays)
+            for fact in header["views"]
+        }
         if list(views) != [target.id for target in targets if target.start is not None]:
             raise ValueError("its targets and their windows do not fit each other")
         return TiledState(
@@ -98,6 +120,18 @@ def read(path: str | Path, model: Model, within: Model) -> TiledState:
         )
     except (KeyError, ValueError, TypeError) as error:
         raise damaged(path, error) from error
+
+
+def _choice(fact: dict, arrays: dict[str, np.ndarray], pushed: int, shape: tuple[int, int, int]) -> ChoiceState:
+    searched = arrays[f"searched{fact['target']}"]
+    found = [
+        Found(Window(*one["window"]), one["text"], searched, one["box"] and tuple(one["box"]), one["chance"])
+        for one in fact["found"]
+    ]
+    frames = [arrays[f"held{fact['start']}.{k}"] for k in range(pushed - fact["start"])]
+    if not found or any(frame.shape != shape or frame.dtype != np.uint8 for frame in frames):
+        raise ValueError(f"what target {fact['target']} may be does not fit the frames")
+    return ChoiceState(found, frames)
 
 
 def _view(path: str | Path, model: Model, fact: dict, arrays: dict[str, np.ndarray]) -> ViewState:

@@ -67,6 +67,7 @@ class Tracker:
     def _clear(self, model: Model) -> None:
         """No targets, no video."""
         self.model = model
+        self._calibrates = model.config.calibration == "tmcc"
         self._targets: dict[int, Target] = {}
         self._next_id = 0
         self._forget()
@@ -222,7 +223,7 @@ class Tracker:
                 opened.add(image, moved)
         waiting = [target for target in self._targets.values() if target.start is None]
         self._targets |= {target.id: dataclasses.replace(target, start=number) for target in waiting}
-        if waiting and self.model.config.calibration == "tmcc":
+        if waiting and self._calibrates:
             self._windows[number] = CalibrationWindow(self.model, image, list(groups.prompts(self.model, waiting)))
         self._held.append(image)
 

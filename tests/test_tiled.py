@@ -10,7 +10,7 @@ import tiny
 from bright_model import Brightness, lights
 
 import mqc_jax
-from mqc_jax import tile_search, tiled
+from mqc_jax import tile_search, tiled, views
 from mqc_jax.errors import UserError
 from mqc_jax.predict import model_facts
 from mqc_jax.results import FrameResult
@@ -87,7 +87,7 @@ def bright(tiny_model, monkeypatch):
 @pytest.mark.parametrize("lag", [0, 6])
 def test_a_window_follows_its_target_through_the_whole_frame(bright, monkeypatch, lag):
     model, _ = bright
-    monkeypatch.setattr(tiled, "Tracker", type("Held", (Brightness,), {"lag": lag}))
+    monkeypatch.setattr(views, "Tracker", type("Held", (Brightness,), {"lag": lag}))
     path = [(20 + 5 * t, 440 - 3 * t) for t in range(120)]
     gone = range(50, 70)  # it goes on by 117 pixels meanwhile, which is more than the window
     video = [lights(*([] if t in gone else [corner])) for t, corner in enumerate(path)]
@@ -110,7 +110,7 @@ def test_a_window_follows_its_target_through_the_whole_frame(bright, monkeypatch
 
 def test_a_model_that_keeps_one_object_is_told_where_to_expect_it(bright, monkeypatch):
     model = bright[0].replace(one_object=True)
-    monkeypatch.setattr(tiled, "Tracker", Brightness)
+    monkeypatch.setattr(views, "Tracker", Brightness)
     session = TiledTracker(model, texts=["the boat"], tile=88)
     for t in range(40):
         (window,) = session.windows or [None]
@@ -133,7 +133,7 @@ def test_targets_that_settle_at_different_times_come_together_and_in_order(brigh
         tracker.lag = next(lags)
         return tracker
 
-    monkeypatch.setattr(tiled, "Tracker", make)
+    monkeypatch.setattr(views, "Tracker", make)
     session = TiledTracker(model, texts=["the boat at the left", "the boat at the right"])
     video = [lights((20 + t, 200), (600 - t, 230)) for t in range(8)]
     counts = [len(session.push(frame)) for frame in video]
@@ -319,6 +319,112 @@ def test_tracker_of_a_model_of_windows_is_theirs_and_so_is_its_state(tiny_model,
     again = mqc_jax.Tracker.restore(model, tmp_path / "stream")
     assert isinstance(again, TiledTracker)
     assert_same(again.push(frames[3])[0], results[3])
+
+
+# ---- motion chooses -------------------------------------------------------------------------------------------------
+
+CHOOSES = {"n_start": 2, "n_step": 2, "n_max": 6, "motion_odds": 8.0}
+
+
+def two_boats(frames: int, size: tuple[int, int] = (480, 640)) -> list[np.ndarray]:
+    """On rippled water a large bright boat that stands at (100, 300), and a smaller one that sails on from (300, 200)."""
+    rng = np.random.default_rng(0)
+    water = rng.integers(20, 60, (*size, 3), np.uint8)
+    video = []
+    for t in range(frames):
+        frame = water.copy()
+        frame[300:330, 100:130] = 255
+        frame[200 + 3 * t : 218 + 3 * t, 300 + 6 * t : 318 + 6 * t] = 190
+        video.append(frame)
+    return video
+
+
+@pytest.mark.parametrize(("odds", "sails"), [(1.0, False), (8.0, True)])
+def test_of_several_boats_that_may_be_meant_the_one_that_sails_is(bright, monkeypatch, odds, sails):
+    monkeypatch.setattr(views, "Tracker", Brightness)
+    model = bright[0].replace(calibration="tmcc", tmcc={**CHOOSES, "motion_odds": odds})
+    session, video = TiledTracker(model, texts=["the boat"], tile=88), two_boats(20)
+    buffer = np.empty_like(video[0])  # as a camera's: written to again and again
+    counts, outs = [], []
+    for frame in video:
+        buffer[:] = frame
+        outs += session.push(buffer)
+        counts.append(len(outs))
+    assert counts[:8] == ([0] * 6 + [7, 8] if odds > 1 else list(range(1, 9)))
+    assert [out.frame_index for out in outs] == list(range(20))
+    for out in outs:
+        truth = video[out.frame_index][..., 0] > 100
+        truth[:, :200] &= not sails
+        truth[:, 200:] &= sails
+        np.testing.assert_array_equal(out.masks[0], truth)
+    if odds > 1:
+        facts = outs[0].memory
+        assert (facts["candidates"].tolist(), facts["moves"].tolist()) == ([2], [True])
+        # It leaves its window of some 60 pixels within 6 frames, so that its first mask cannot be calibrated there.
+        assert (facts["window"].tolist(), facts["is_static"].tolist()) == ([2], [False])
+    assert "candidates" not in outs[1].memory
+
+
+def test_what_was_chosen_gets_what_a_tracker_in_its_window_gives(tiny_model):
+    """One candidate that stands: the same as if there had been no choice."""
+    model = tiny_model.replace(calibration="tmcc", tmcc=CHOOSES)
+    video = [tiny.frames(1, SIZE)[0]] * 9
+    plain = run(TiledTracker(model.replace(tmcc={**CHOOSES, "motion_odds": 1.0}), texts=TEXTS[:1]), video)
+    session = TiledTracker(model.replace(tmcc={**CHOOSES, "motion_odds": 1.0001}), texts=TEXTS[:1])
+    for a, b in zip(run(session, video), plain, strict=True):
+        for name in ("candidates", "moves"):
+            a.memory.pop(name, None)
+        assert_same(a, b)
+
+
+@pytest.mark.parametrize("saved", [1, 4, 6, 8])
+def test_a_stream_continues_inside_its_choice(tiny_model, tmp_path, saved):
+    model = tiny_model.replace(calibration="tmcc", tmcc=CHOOSES)
+    video = tiny.frames(10, SIZE)
+
+    def go_on(session, first):
+        outs = []
+        for t in range(first, 10):
+            if t == 3:
+                session.add(texts=["a boat"])
+            outs += session.push(video[t])
+        return outs + session.finish()
+
+    session = TiledTracker(model, texts=TEXTS)
+    whole = go_on(session, 0)
+    session = TiledTracker(model, texts=TEXTS)
+    given = 0
+    for t in range(saved):
+        if t == 3:
+            session.add(texts=["a boat"])
+        given += len(session.push(video[t]))
+    session.save(tmp_path / "stream")
+    again = TiledTracker.restore(model, tmp_path / "stream")
+    assert again.windows == session.windows
+    rest = go_on(again, saved)
+    assert [out.frame_index for out in rest] == list(range(given, 10))
+    for a, b in zip(rest, whole[given:], strict=True):
+        assert_same(a, b)
+
+
+def test_a_choice_ends_with_the_video_or_with_its_target(tiny_model, tmp_path):
+    model = tiny_model.replace(calibration="tmcc", tmcc=CHOOSES)
+    session = TiledTracker(model, texts=TEXTS)
+    video = tiny.frames(4, SIZE)
+    assert [session.push(frame) for frame in video[:3]] == [[], [], []]
+    session.save(tmp_path / "stream")
+    with np.load(tmp_path / "stream") as stored:
+        arrays = {name: stored[name] for name in stored.files if name != "held0.2"}
+    with (tmp_path / "short").open("wb") as file:
+        np.savez(file, **arrays)
+    with pytest.raises(UserError, match=r"is damaged: 'held0\.2' is missing"):
+        TiledTracker.restore(model, tmp_path / "short")
+    session.drop(1)
+    outs = session.finish()
+    assert [out.frame_index for out in outs] == [0, 1, 2]
+    assert outs[0].targets.tolist() == [0]
+    session.drop(0)
+    assert [out.frame_index for out in session.push(video[3])] == [3]
 
 
 # ---- targets come and go --------------------------------------------------------------------------------------------

@@ -1,0 +1,145 @@
+"""Which of several things in a video moves over the ground, and along which path.
+
+Eq. 7 asks dense flow whether a region moves. In a window that enlarges its target fourfold, a target that makes its own
+length in three frames moves farther in one than flow can follow, and leaves the window before eq. 7's is over. Here the
+patch itself is looked for in the whole frames: where it would be if it stood on the ground, and, turned or not, where
+it would be if it went on as it went. What is found better along its own path than in place moves.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+Box = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels of the frame, the latter two exclusive."""
+
+# Chosen on 110 sequences of seed 202 (docs/tmcc.md).
+_BETTER = 0.15  # mean correlation along the path above that in place
+_FAR = 3.0  # pixels from its place over the ground, at least
+
+_PAD = 1  # pixels of ground around a patch: its edge is what is seen best
+_LEAST_SIDE, _LEAST_CONTRAST = 4, 1.0  # pixels and grey levels; there is no finding again what has less
+_FAST = 16  # pixels that a thing may move in its first frame, or half its length
+_SLACK = (6, 3)  # pixels that it may be off its course: in the first frames, and later; and a twentieth of its length
+_UNSURE = 4  # frames until its speed is known well
+_TURNS = (0, -8, -4, 4, 8)  # degrees that it may turn in a frame
+
+_REGISTERED_SIDE = 2048  # longest side at which the ground is registered
+_POINTS, _POINTS_APART, _FEWEST_POINTS = 400, 12, 12
+_RETURNS, _AGREES = 0.5, 0.7  # pixels: of a point followed forth and back, and of a point from the fit
+
+
+class Path(NamedTuple):
+    """What became of a thing.
+
+    Attributes:
+      moves: the shortest of the windows, in displacements, in which it was seen to move; 0: it was not.
+      corners: float [n, 2], x and y of its box's first corner in every frame in which it was looked for, frame 0 first:
+        along its own path if it moves, else where the ground took it.
+    """
+
+    moves: int
+    corners: np.ndarray
+
+
+def ground_motion(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """How the ground moves from one frame to the next: turned, scaled and shifted.
+
+    Corners are followed by Lucas and Kanade's method forth and back, and fitted by RANSAC.
+
+    Args:
+      before, after: grey uint8 [H, W].
+
+    Returns:
+      float [2, 3], what takes (x, y, 1) to the next frame; standing still where too few corners are found again.
+    """
+    still = np.eye(2, 3)
+    scale = min(1.0, _REGISTERED_SIDE / max(before.shape))
+    if scale < 1:
+        before, after = (cv2.resize(f, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) for f in (before, after))
+    points = cv2.goodFeaturesToTrack(before, _POINTS, 0.01, _POINTS_APART)
+    if points is None or len(points) < _FEWEST_POINTS:
+        return still
+    there, found, _ = cv2.calcOpticalFlowPyrLK(before, after, points, None)
+    back, found_back, _ = cv2.calcOpticalFlowPyrLK(after, before, there, None)
+    good = (found & found_back)[:, 0].astype(bool) & (np.hypot(*(back - points)[:, 0].T) < _RETURNS)
+    if good.sum() < _FEWEST_POINTS:
+        return still
+    fit, _ = cv2.estimateAffinePartial2D(points[good], there[good], ransacReprojThreshold=_AGREES)
+    if fit is None:
+        return still
+    fit[:, 2] /= scale
+    return fit
+
+
+def follow(frames: Sequence[np.ndarray], boxes: Sequence[Box], windows: Sequence[int]) -> list[Path]:
+    """What became of each thing of the first frame.
+
+    Args:
+      frames: grey uint8 [H, W], at least one.
+      boxes: around the things in the first frame.
+      windows: numbers of displacements after which it is asked whether a thing moves (eq. 7's), ascending.
+    """
+    to_frame = [np.eye(3)]  # homogeneous, from the first frame
+    for before, after in itertools.pairwise(frames):
+        to_frame.append(np.vstack([ground_motion(before, after), (0, 0, 1)]) @ to_frame[-1])
+    return [_path(frames, to_frame, box, windows) for box in boxes]
+
+
+def _path(frames: Sequence[np.ndarray], to_frame: list[np.ndarray], box: Box, windows: Sequence[int]) -> Path:
+    x0, y0 = max(box[0] - _PAD, 0), max(box[1] - _PAD, 0)
+    patch = frames[0][y0 : box[3] + _PAD, x0 : box[2] + _PAD]
+    in_place = np.array([(matrix @ (x0, y0, 1.0))[:2] for matrix in to_frame])
+    corner = np.array(box[:2], float)
+    standing = Path(0, corner + in_place - in_place[0])
+    if min(patch.shape) < _LEAST_SIDE or patch.std() < _LEAST_CONTRAST:
+        return standing
+    length, off, angle = max(patch.shape), np.zeros(2), 0
+    moved, better = [off], []
+    for n in range(1, len(frames)):
+        expected = in_place[n] + (off * n / (n - 1) if n > 1 else 0.0)
+        reach = max(_FAST, length // 2) if n == 1 else _SLACK[n >= _UNSURE] + length // 20
+        part, start = _around(frames[n], patch, expected, reach)
+        if part is None:  # it left the frame
+            break
+        looks = [(*_best(part, _turned(frames[0], patch, (x0, y0), angle + turn)), angle + turn) for turn in _TURNS]
+        along, place, angle = max(looks, key=lambda look: look[0])
+        off = start + place - in_place[n]
+        moved.append(off)
+        part, _ = _around(frames[n], patch, in_place[n], 1)
+        better.append(along - (-1.0 if part is None else _best(part, patch)[0]))
+    for n in windows:
+        seen = min(n, len(better))
+        if seen and np.mean(better[:seen]) > _BETTER and np.hypot(*moved[seen]) > _FAR:
+            return Path(seen, corner + in_place[: len(moved)] - in_place[0] + moved)
+    return standing
+
+
+def _turned(frame: np.ndarray, patch: np.ndarray, corner: tuple[int, int], angle: float) -> np.ndarray:
+    """A patch of a frame, as it looks when it is turned by so many degrees about its middle."""
+    if not angle:
+        return patch
+    height, width = patch.shape
+    turn = cv2.getRotationMatrix2D((corner[0] + (width - 1) / 2, corner[1] + (height - 1) / 2), angle, 1.0)
+    turn[:, 2] -= corner
+    return cv2.warpAffine(frame, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
+
+
+def _around(
+    frame: np.ndarray, patch: np.ndarray, corner: np.ndarray, reach: int
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """The part of a frame in which a patch's corner may be so far off a place, and where it begins; None outside."""
+    x, y = np.round(corner).astype(int)
+    height, width = patch.shape
+    left, top = max(x - reach, 0), max(y - reach, 0)
+    part = frame[top : max(y + height + reach, 0), left : max(x + width + reach, 0)]
+    return part if part.shape[0] >= height and part.shape[1] >= width else None, np.array((left, top))
+
+
+def _best(part: np.ndarray, patch: np.ndarray) -> tuple[float, np.ndarray]:
+    """The best correlation of a patch with a part of a frame, in [-1, 1], and where in it: x and y."""
+    _, value, _, place = cv2.minMaxLoc(cv2.matchTemplate(part, patch, cv2.TM_CCOEFF_NORMED))
+    return float(value), np.array(place, float)

@@ -1,0 +1,215 @@
+"""One target's part of a tiled stream: the window that moves with it, and before that the choice of what it is.
+
+A `View` follows one target in its window. A `Choice` holds the first frames back until motion tells which of the
+objects is meant that a sentence may mean, and becomes the view of that one.
+"""
+
+import collections
+import dataclasses
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from mqc_jax import paths, tile_search
+from mqc_jax.checkpoint import Model
+from mqc_jax.course import Box, Course
+from mqc_jax.results import FrameResult
+from mqc_jax.tile_search import Found
+from mqc_jax.tiled_state import ChoiceState, ViewState
+from mqc_jax.tiling import Window, around, follow, inside, main_part, side_of
+from mqc_jax.tracker import Tracker
+
+
+class Seen(NamedTuple):
+    """What a target's tracker gave for a frame, and the window that it saw it in."""
+
+    result: FrameResult
+    window: Window
+
+
+class View:
+    """One target's window and tracker.
+
+    Attributes:
+      window: the part of the next frame that the tracker will see.
+      course: where the target was, by its tracker's frame numbers.
+      start: number of the target's first frame.
+      results: what the tracker gave and the other targets' trackers did not yet.
+      facts: what else `FrameResult.memory` is to hold of the target's first frame.
+    """
+
+    def __init__(
+        self, tracker: Tracker, window: Window, size: tuple[int, int], start: int, searched: np.ndarray | None = None
+    ) -> None:
+        self.tracker, self.window, self.size, self.start = tracker, window, size, start
+        self.results: collections.deque[Seen] = collections.deque()
+        self.course = Course()
+        self.facts: dict[str, Any] = {}
+        self._searched = searched
+        self._seen: collections.deque[Window] = collections.deque()  # of frames that wait for the tracker's answer
+
+    @classmethod
+    def found(cls, model: Model, found: Found, size: tuple[int, int], start: int, calibrated: bool = True) -> "View":
+        """The view of what a search found.
+
+        Args:
+          calibrated: False: the first mask is taken as it is, even by a model that calibrates.
+        """
+        tracker = Tracker(model, texts=[found.text])
+        if not calibrated:
+            tracker._calibrates = False
+        view = cls(tracker, found.window, size, start, found.map)
+        view.expect(found.box)
+        return view
+
+    @classmethod
+    def given(cls, model: Model, mask: np.ndarray, tile: int, start: int) -> "View":
+        """The view of a mask, bool [H, W]; in the middle of the frame where there is nothing in it."""
+        box = main_part(mask)
+        if box is None:
+            window = around(mask.shape[1] / 2, mask.shape[0] / 2, tile, mask.shape)
+        else:
+            side = side_of(max(box[2] - box[0], box[3] - box[1]), tile)
+            window = around((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, side, mask.shape)
+        return cls(Tracker(model, masks=window.cut(mask)[None]), window, mask.shape, start)
+
+    def state(self) -> ViewState:
+        """Everything that `of` needs."""
+        return ViewState(self.tracker, self.window, self.course, list(self._seen), list(self.results), self._searched)
+
+    @classmethod
+    def of(cls, state: ViewState, size: tuple[int, int], start: int) -> "View":
+        """The view that had this state."""
+        view = cls(state.tracker, state.window, size, start, state.searched)
+        view.course = state.course
+        view._seen.extend(state.seen)
+        view.results.extend(Seen(*one) for one in state.results)
+        return view
+
+    def expect(self, box: Box | None) -> None:
+        """Tells the tracker where in the frame the target is to be expected, if that is known."""
+        if box is not None and self.tracker.model.config.one_object:
+            x0, y0, x1, y1 = box
+            window, side = self.window, max(self.window.width, self.window.height)
+            middle = ((x0 + x1) / 2 - window.x) / window.width, ((y0 + y1) / 2 - window.y) / window.height
+            (target,) = self.tracker.targets
+            self.tracker.expect({target: (*middle, float(np.hypot(x1 - x0, y1 - y0)) / side)})
+
+    def push(self, frame: np.ndarray) -> "View":
+        """Takes the next frame; what goes on from there is this view."""
+        self._seen.append(self.window)
+        self._take(self.tracker.push(np.ascontiguousarray(self.window.cut(frame))))
+        return self
+
+    def finish(self) -> "View":
+        """Takes the end of the video."""
+        self._take(self.tracker.finish())
+        return self
+
+    def _take(self, results: list[FrameResult]) -> None:
+        """Keeps the tracker's results, and moves the window after the target in the last one."""
+        for result in results:
+            window = self._seen.popleft()
+            if result.evidence:
+                result = dataclasses.replace(result, evidence=self._on_frame(result.evidence, window))
+            if self.facts:
+                facts = {name: np.array([value]) for name, value in self.facts.items()}
+                result, self.facts = dataclasses.replace(result, memory={**result.memory, **facts}), {}
+            self.results.append(Seen(result, window))
+            box = main_part(result.masks[0])
+            if box is not None:
+                x0, y0, x1, y1 = box
+                seen = x0 + window.x, y0 + window.y, x1 + window.x, y1 + window.y
+                self.course.see(result.frame_index, seen, float(result.iou[0] * result.presence[0]))
+        if results and not self._seen:  # else the calibration looks at one place for a while
+            box = self.course.box(results[-1].frame_index + 1)
+            if box is not None:
+                self.window = follow(self.window, inside(box, self.size), self.size)
+                self.expect(box)
+
+    def _on_frame(self, evidence: dict[str, np.ndarray], window: Window) -> dict[str, np.ndarray]:
+        """Maps over the window as maps over the frame."""
+        placed = {}
+        for name, (values,) in evidence.items():
+            heat = tile_search.Heat(self.size)
+            heat.add(window, values)
+            placed[name] = heat.map[None]
+        if self._searched is not None and "coarse" in placed:
+            placed["coarse"] = self._searched[None]
+            self._searched = None
+        return placed
+
+
+class Choice:
+    """A target in the frames in which it is not decided yet which of the objects that its sentence may mean it is.
+
+    Frames are held back as calibration holds them, and are then seen by the chosen object's view.
+
+    Args:
+      model: what the tracker inside the window uses; it calibrates.
+      found: the objects, the likeliest first.
+
+    Attributes:
+      start: number of the target's first frame.
+      frames: uint8 RGB [H, W, 3], from that one on; fewer than `n_max` + 1 of them.
+      results: none.
+    """
+
+    def __init__(self, model: Model, found: list[Found], size: tuple[int, int], start: int) -> None:
+        self.model, self.found, self.size, self.start = model, found, size, start
+        self.frames: list[np.ndarray] = []
+        self.results: collections.deque[Seen] = collections.deque()
+
+    @property
+    def window(self) -> Window:
+        """The likeliest object's."""
+        return self.found[0].window
+
+    def state(self) -> ChoiceState:
+        """Everything that `of` needs."""
+        return ChoiceState(self.found, self.frames)
+
+    @classmethod
+    def of(cls, model: Model, state: ChoiceState, size: tuple[int, int], start: int) -> "Choice":
+        """The choice that had this state."""
+        choice = cls(model, state.found, size, start)
+        choice.frames = list(state.frames)
+        return choice
+
+    def push(self, frame: np.ndarray) -> "View | Choice":
+        """Takes the next frame, which must not be written to any more; gives what goes on from there."""
+        self.frames.append(frame)
+        return self._chosen() if len(self.frames) > self.model.config.tmcc.n_max else self
+
+    def finish(self) -> View:
+        """Chooses from the frames that there are."""
+        return self._chosen().finish()
+
+    def _chosen(self) -> View:
+        config = self.model.config.tmcc
+        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in self.frames]
+        boxes = [found.box or found.window.box for found in self.found]
+        seen = paths.follow(grey, boxes, config.windows(config.n_max))
+        chances = [
+            found.chance * (config.motion_odds if path.moves else 1.0)
+            for found, path in zip(self.found, seen, strict=True)
+        ]
+        best = int(np.argmax(chances))
+        found, path = self.found[best], seen[best]
+        # Eqs. 7 to 15 look at one place for all of a window. What leaves it meanwhile is followed at once.
+        stays = _stays(path, boxes[best], found.window)
+        view = View.found(self.model, found, self.size, self.start, calibrated=stays)
+        view.facts = {"candidates": np.int32(len(seen)), "moves": path.moves > 0}
+        if not stays:
+            view.facts |= {"window": np.int32(path.moves), "is_static": path.moves == 0}
+        for frame in self.frames:
+            view.push(frame)
+        return view
+
+
+def _stays(path: paths.Path, box: tuple[int, int, int, int], window: Window) -> bool:
+    """Whether a thing's middle is inside a window in all frames."""
+    middles = path.corners + (np.array(box[2:]) - box[:2]) / 2
+    x0, y0, x1, y1 = window.box
+    return bool(((middles >= (x0, y0)) & (middles <= (x1, y1))).all())
