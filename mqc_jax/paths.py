@@ -103,7 +103,7 @@ def _path(frames: Sequence[np.ndarray], to_frame: list[np.ndarray], box: Box, wi
         expected = in_place[n] + (off * n / (n - 1) if n > 1 else 0.0)
         reach = max(_FAST, length // 2) if n == 1 else _SLACK[n >= _UNSURE] + length // 20
         part, start = _around(frames[n], patch, expected, reach)
-        if part is None:  # it left the frame
+        if part is None or not _inside(expected, patch, frames[n]):  # it leaves the frame
             break
         looks = [(*_best(part, _turned(frames[0], patch, (x0, y0), angle + turn)), angle + turn) for turn in _TURNS]
         along, place, angle = max(looks, key=lambda look: look[0])
@@ -116,6 +116,12 @@ def _path(frames: Sequence[np.ndarray], to_frame: list[np.ndarray], box: Box, wi
         if seen and np.mean(better[:seen]) > _BETTER and np.hypot(*moved[seen]) > _FAR:
             return Path(seen, corner + in_place[: len(moved)] - in_place[0] + moved)
     return standing
+
+
+def _inside(corner: np.ndarray, patch: np.ndarray, frame: np.ndarray) -> bool:
+    """Whether a patch at a place lies in the frame, but for a pixel."""
+    last = np.subtract(frame.shape, patch.shape)[::-1]
+    return bool((corner >= -1).all() and (corner <= last + 1).all())
 
 
 def _turned(frame: np.ndarray, patch: np.ndarray, corner: tuple[int, int], angle: float) -> np.ndarray:

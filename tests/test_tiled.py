@@ -327,7 +327,7 @@ CHOOSES = {"n_start": 2, "n_step": 2, "n_max": 6, "motion_odds": 8.0}
 
 
 def two_boats(frames: int, size: tuple[int, int] = (480, 640)) -> list[np.ndarray]:
-    """On rippled water a large bright boat that stands at (100, 300), and a smaller one that sails on from (300, 200)."""
+    """Rippled water, a large bright boat that stands at (100, 300), and a smaller one that sails on from (300, 200)."""
     rng = np.random.default_rng(0)
     water = rng.integers(20, 60, (*size, 3), np.uint8)
     video = []
