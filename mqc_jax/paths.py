@@ -22,6 +22,7 @@ _FAR = 3.0  # pixels from its place over the ground, at least
 
 _PAD = 1  # pixels of ground around a patch: its edge is what is seen best
 _LEAST_SIDE, _LEAST_CONTRAST = 4, 1.0  # pixels and grey levels; there is no finding again what has less
+_LARGEST = 256  # pixels; larger things are looked for in frames shrunk by a whole number
 _FAST = 16  # pixels that a thing may move in its first frame, or half its length
 _SLACK = (6, 3)  # pixels that it may be off its course: in the first frames, and later; and a twentieth of its length
 _UNSURE = 4  # frames until its speed is known well
@@ -86,7 +87,20 @@ def follow(frames: Sequence[np.ndarray], boxes: Sequence[Box], windows: Sequence
     to_frame = [np.eye(3)]  # homogeneous, from the first frame
     for before, after in itertools.pairwise(frames):
         to_frame.append(np.vstack([ground_motion(before, after), (0, 0, 1)]) @ to_frame[-1])
-    return [_path(frames, to_frame, box, windows) for box in boxes]
+    return [_of_any_size(frames, to_frame, box, windows) for box in boxes]
+
+
+def _of_any_size(frames: Sequence[np.ndarray], to_frame: list[np.ndarray], box: Box, windows: Sequence[int]) -> Path:
+    """`_path`, of a large thing in smaller frames: what it costs grows with the square of a patch's area."""
+    shrink = -(-max(box[2] - box[0], box[3] - box[1], 1) // _LARGEST)
+    if shrink == 1:
+        return _path(frames, to_frame, box, windows)
+    size = [length // shrink for length in frames[0].shape[::-1]]
+    frames = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames]
+    larger = np.diag((shrink, shrink, 1.0))
+    to_frame = [np.linalg.inv(larger) @ matrix @ larger for matrix in to_frame]
+    path = _path(frames, to_frame, tuple(edge // shrink for edge in box), windows)
+    return path._replace(corners=path.corners * shrink + np.array(box[:2]) % shrink)
 
 
 def _path(frames: Sequence[np.ndarray], to_frame: list[np.ndarray], box: Box, windows: Sequence[int]) -> Path:

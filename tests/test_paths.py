@@ -93,6 +93,16 @@ def test_what_turns_as_it_goes_is_followed(rate):
     np.testing.assert_allclose(path.corners[-1] - path.corners[0], np.array(last) - (160, 90), atol=5)
 
 
+def test_large_things_are_looked_for_in_smaller_frames(monkeypatch):
+    shown, standing = video(4, (5, -3), (1, 1)), video(4, (0, 0), (1, 1))
+    (whole,) = paths.follow(shown, [thing()], WINDOWS)
+    monkeypatch.setattr(paths, "_LARGEST", 7)  # half the thing's side
+    (path,) = paths.follow(shown, [thing()], WINDOWS)
+    assert path.moves == whole.moves == 4
+    np.testing.assert_allclose(path.corners, whole.corners[: len(path.corners)], atol=3)
+    assert paths.follow(standing, [thing()], WINDOWS)[0].moves == 0
+
+
 def test_one_among_its_look_alikes():
     """Three equal things in a row, of which the middle one moves past the others."""
     rng, land = np.random.default_rng(0), ground(5)[: SIZE[0], : SIZE[1]]
