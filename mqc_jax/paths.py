@@ -4,6 +4,9 @@ Eq. 7 asks dense flow whether a region moves. In a window that enlarges its targ
 length in three frames moves farther in one than flow can follow, and leaves the window before eq. 7's is over. Here the
 patch itself is looked for in the whole frames: where it would be if it stood on the ground, and, turned or not, where
 it would be if it went on as it went. What is found better along its own path than in place moves.
+
+The ground is registered from some hundred corners, and not as `models.flow` fits the background to dense flow: that is
+made for a window of the model's size, and would cost seconds a pair of whole frames.
 """
 
 import itertools
