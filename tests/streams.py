@@ -6,11 +6,25 @@ import mqc_jax
 from mqc_jax.tracker import FrameResult
 
 
+def run(session, frames) -> list[FrameResult]:
+    """All results of one video, of a tracker that is there already."""
+    return [out for frame in frames for out in session.push(frame)] + session.finish()
+
+
+def assert_same(a: FrameResult, b: FrameResult) -> None:
+    """Two results are one, to the bit."""
+    for name in ("frame_index", "masks", "mask_logits", "presence", "targets", "started"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+    for name in ("memory", "evidence"):
+        own, other = getattr(a, name), getattr(b, name)
+        assert own.keys() == other.keys()
+        for key, values in own.items():
+            np.testing.assert_array_equal(values, other[key], err_msg=key)
+
+
 def follow(model, frames, **prompts) -> list[FrameResult]:
     """All results of one video."""
-    session = mqc_jax.Tracker(model, **prompts)
-    results = [out for frame in frames for out in session.push(frame)]
-    return results + session.finish()
+    return run(mqc_jax.Tracker(model, **prompts), frames)
 
 
 def assert_equal(a, b, rows=slice(None)) -> None:

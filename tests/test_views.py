@@ -1,0 +1,117 @@
+"""Motion chooses: which of the objects that a sentence may mean, in frames that are held back meanwhile."""
+
+import bright_model
+import numpy as np
+import pytest
+import tiny
+from streams import assert_same, run
+
+from mqc_jax import views
+from mqc_jax.errors import UserError
+from mqc_jax.tiled import TiledTracker
+
+TEXTS = ["the yacht at the left", "a boat that overtakes the other"]
+SIZE = (100, 140)
+CHOOSES = {"n_start": 2, "n_step": 2, "n_max": 6, "motion_odds": 8.0}
+
+
+def two_boats(frames: int, size: tuple[int, int] = (480, 640)) -> list[np.ndarray]:
+    """Rippled water, a large bright boat that stands at (100, 300), and a smaller one that sails on from (300, 200)."""
+    rng = np.random.default_rng(0)
+    water = rng.integers(20, 60, (*size, 3), np.uint8)
+    video = []
+    for t in range(frames):
+        frame = water.copy()
+        frame[300:330, 100:130] = 255
+        frame[200 + 3 * t : 218 + 3 * t, 300 + 6 * t : 318 + 6 * t] = 190
+        video.append(frame)
+    return video
+
+
+@pytest.mark.parametrize(("odds", "sails"), [(1.0, False), (8.0, True)])
+def test_of_several_boats_that_may_be_meant_the_one_that_sails_is(tiny_model, monkeypatch, odds, sails):
+    bright_model.ground_on_brightness(monkeypatch)
+    monkeypatch.setattr(views, "Tracker", bright_model.Brightness)
+    model = tiny_model.replace(calibration="tmcc", tmcc={**CHOOSES, "motion_odds": odds})
+    session, video = TiledTracker(model, texts=["the boat"], tile=88), two_boats(20)
+    buffer = np.empty_like(video[0])  # as a camera's: written to again and again
+    counts, outs = [], []
+    for frame in video:
+        buffer[:] = frame
+        outs += session.push(buffer)
+        counts.append(len(outs))
+    assert counts[:8] == ([0] * 6 + [7, 8] if odds > 1 else list(range(1, 9)))
+    assert [out.frame_index for out in outs] == list(range(20))
+    for out in outs:
+        truth = video[out.frame_index][..., 0] > 100
+        truth[:, :200] &= not sails
+        truth[:, 200:] &= sails
+        np.testing.assert_array_equal(out.masks[0], truth)
+    if odds > 1:
+        facts = outs[0].memory
+        assert (facts["candidates"].tolist(), facts["moves"].tolist()) == ([2], [True])
+        # It leaves its window of some 60 pixels within 6 frames, so that its first mask cannot be calibrated there.
+        assert (facts["window"].tolist(), facts["is_static"].tolist()) == ([2], [False])
+    assert "candidates" not in outs[1].memory
+
+
+def test_what_was_chosen_gets_what_a_tracker_in_its_window_gives(tiny_model):
+    """One candidate that stands: the same as if there had been no choice."""
+    model = tiny_model.replace(calibration="tmcc", tmcc=CHOOSES)
+    video = [tiny.frames(1, SIZE)[0]] * 9
+    plain = run(TiledTracker(model.replace(tmcc={**CHOOSES, "motion_odds": 1.0}), texts=TEXTS[:1]), video)
+    session = TiledTracker(model.replace(tmcc={**CHOOSES, "motion_odds": 1.0001}), texts=TEXTS[:1])
+    for a, b in zip(run(session, video), plain, strict=True):
+        for name in ("candidates", "moves"):
+            a.memory.pop(name, None)
+        assert_same(a, b)
+
+
+@pytest.mark.parametrize("saved", [1, 4, 6, 8])
+def test_a_stream_continues_inside_its_choice(tiny_model, tmp_path, saved):
+    model = tiny_model.replace(calibration="tmcc", tmcc=CHOOSES)
+    video = tiny.frames(10, SIZE)
+
+    def go_on(session, first):
+        outs = []
+        for t in range(first, 10):
+            if t == 3:
+                session.add(texts=["a boat"])
+            outs += session.push(video[t])
+        return outs + session.finish()
+
+    session = TiledTracker(model, texts=TEXTS)
+    whole = go_on(session, 0)
+    session = TiledTracker(model, texts=TEXTS)
+    given = 0
+    for t in range(saved):
+        if t == 3:
+            session.add(texts=["a boat"])
+        given += len(session.push(video[t]))
+    session.save(tmp_path / "stream")
+    again = TiledTracker.restore(model, tmp_path / "stream")
+    assert again.windows == session.windows
+    rest = go_on(again, saved)
+    assert [out.frame_index for out in rest] == list(range(given, 10))
+    for a, b in zip(rest, whole[given:], strict=True):
+        assert_same(a, b)
+
+
+def test_a_choice_ends_with_the_video_or_with_its_target(tiny_model, tmp_path):
+    model = tiny_model.replace(calibration="tmcc", tmcc=CHOOSES)
+    session = TiledTracker(model, texts=TEXTS)
+    video = tiny.frames(4, SIZE)
+    assert [session.push(frame) for frame in video[:3]] == [[], [], []]
+    session.save(tmp_path / "stream")
+    with np.load(tmp_path / "stream") as stored:
+        arrays = {name: stored[name] for name in stored.files if name != "held0.2"}
+    with (tmp_path / "short").open("wb") as file:
+        np.savez(file, **arrays)
+    with pytest.raises(UserError, match=r"is damaged: 'held0\.2' is missing"):
+        TiledTracker.restore(model, tmp_path / "short")
+    session.drop(1)
+    outs = session.finish()
+    assert [out.frame_index for out in outs] == [0, 1, 2]
+    assert outs[0].targets.tolist() == [0]
+    session.drop(0)
+    assert [out.frame_index for out in session.push(video[3])] == [3]
