@@ -13,6 +13,7 @@ from mqc_jax.data.clips import ClipDataset, batches
 from mqc_jax.data.source import Expression, Sequence, open_source
 from mqc_jax.errors import UserError
 from mqc_jax.imaging import resize, resize_mask
+from mqc_jax.tiling import Window
 
 
 @pytest.fixture(scope="module")
@@ -267,9 +268,9 @@ def test_a_free_sentence_keeps_its_whole_frame():
 def test_a_cut_clip_of_a_reduced_frame_is_that_of_the_whole_one(tmp_path):
     root = _layouts.write_ref_youtube_vos(tmp_path, sequences=1, n_frames=2, size=(300, 420))
     source = open_source("ref_youtube_vos", root, "train")
-    window = clips._Window(31, 40, 200, 280)
-    whole = resize(window.cut(source.frame(0, 0), (300, 420)), 64).astype(int)
-    reduced = resize(window.cut(source.frame(0, 0, 2), (300, 420)), 64).astype(int)
+    window = Window(40, 31, 280, 200)
+    whole = resize(clips._cut(window, source.frame(0, 0), (300, 420)), 64).astype(int)
+    reduced = resize(clips._cut(window, source.frame(0, 0, 2), (300, 420)), 64).astype(int)
     assert np.abs(whole - reduced).mean() < 2
 
 

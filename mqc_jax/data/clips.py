@@ -15,10 +15,13 @@ import numpy as np
 from absl import flags
 
 from mqc_jax import places
+from mqc_jax.config import SMALLEST_TILE
 from mqc_jax.data import expressions, paraphrases
+from mqc_jax.data.pursuit import Pursuit, first_window
 from mqc_jax.data.source import Expression, VideoSource
 from mqc_jax.errors import UserError
 from mqc_jax.imaging import Turn, resize, resize_mask
+from mqc_jax.tiling import Window
 
 _ENDLESS = 2**62  # items; Grain wants a length
 _NO_OBJECT = -1  # an object id that no label map holds
@@ -35,22 +38,6 @@ class Batch(NamedTuple):
 
     arrays: dict[str, np.ndarray]
     ids: list[str]
-
-
-class _Window(NamedTuple):
-    """A part of a frame, in pixels of the full-sized frame."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-    def cut(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """The part of `image`, which shows a frame of `size` (H, W) and may have been decoded smaller."""
-        rows, cols = image.shape[0] / size[0], image.shape[1] / size[1]
-        top, bottom = round(self.top * rows), round((self.top + self.height) * rows)
-        left, right = round(self.left * cols), round((self.left + self.width) * cols)
-        return image[top:bottom, left:right]
 
 
 @dataclasses.dataclass
@@ -97,6 +84,10 @@ class ClipDataset:
         than on the target. Its sentences ask for classes of the sequence: all objects of one, or the only one; mostly
         the window shows none. Nothing strays where windows are not cut.
       class_map: whether clips hold `classes`, what is where in their first frame.
+      follow: probability that a clip is seen as `tiled.TiledTracker` would see it (`pursuit`): its window is about as
+        large as the target's length asks for, and moves after the target. A clip whose sentence is not made from class
+        and position is never cut.
+      tile: side in pixels of the tiles that such a tracker searches, which its windows go by.
 
     Raises:
       UserError: no expression has a known object, or a field is out of range.
@@ -121,14 +112,21 @@ class ClipDataset:
     every: float = 0.0
     stray: float = 0.0
     class_map: bool = False
+    follow: float = 0.0
+    tile: int = 0
 
     def __post_init__(self) -> None:
         for field, least in (("image_size", 1), ("clip_length", 1), ("max_stride", 1), ("targets", 0)):
             if getattr(self, field) < least:
                 raise UserError(f"{field}={getattr(self, field)} must be at least {least}")
-        for field in ("reword", "placeless", "absent", "every", "stray"):
+        for field in ("reword", "placeless", "absent", "every", "stray", "follow"):
             if not 0 <= getattr(self, field) <= 1:
                 raise UserError(f"{field}={getattr(self, field)} must lie in [0, 1], since it is a probability")
+        if self.follow and self.tile < SMALLEST_TILE:
+            raise UserError(
+                f"tile={self.tile} must be at least {SMALLEST_TILE} pixels where follow={self.follow} is not 0, since "
+                "the window goes by it"
+            )
         if self.start not in ("first", "anywhere"):
             raise UserError(f'start={self.start!r} must be "first" or "anywhere"')
         if not (0 < self.min_crop <= 1 or self.min_crop >= _SMALLEST_CROP):
@@ -185,15 +183,18 @@ class ClipDataset:
         turn, text = self._choose_turn(rng, labels, expression, sequence.categories, text)
         labels = turn(labels)
         size = labels.shape
-        strays = self.stray and rng.random() < self.stray and _is_positional(expression, sequence.categories)
+        positional = _is_positional(expression, sequence.categories)
+        follows = bool(self.follow) and rng.random() < self.follow and positional
+        strays = not follows and self.stray and rng.random() < self.stray and positional
         if strays and self.min_crop != 1:
             rows, cols = self._window_sides(rng, size)
-            window = _Window(int(rng.integers(size[0] - rows + 1)), int(rng.integers(size[1] - cols + 1)), rows, cols)
-            part = window.cut(labels, size)
+            top, left = int(rng.integers(size[0] - rows + 1)), int(rng.integers(size[1] - cols + 1))
+            window = Window(left, top, cols, rows)
+            part = window.cut(labels)
             targets = [self._asked_anywhere(rng, part, labels, sequence.categories) for _ in range(self.targets)]
         else:
-            window, text = self._choose_window(rng, labels, expression, sequence.categories, text)
-            part = window.cut(labels, size)
+            window, text = self._choose_window(rng, labels, expression, sequence.categories, text, follows)
+            part = window.cut(labels)
             targets = self._choose_targets(rng, part, expression, sequence.categories, text)
 
         reduce = _reduction((window.height, window.width), self.image_size)
@@ -204,23 +205,27 @@ class ClipDataset:
             "present": np.zeros((count, self.clip_length), bool),
             "labelled": np.zeros((count, self.clip_length), bool),
         }
-        done: dict[int, int] = {}
+        chase = Pursuit(window, size, stride) if follows else None
+        done: dict[tuple[int, Window], int] = {}
         for k, t in enumerate(times):
-            if t in done:  # Forth and back: a frame is decoded once.
-                clip["frames"][k] = clip["frames"][done[t]]
+            if (t, window) in done:  # Forth and back: a frame is decoded once.
+                clip["frames"][k] = clip["frames"][done[t, window]]
                 for name in ("masks", "present", "labelled"):
-                    clip[name][:, k] = clip[name][:, done[t]]
+                    clip[name][:, k] = clip[name][:, done[t, window]]
                 continue
-            done[t] = k
-            clip["frames"][k] = resize(window.cut(turn(self.source.frame(which, t, reduce)), size), side)
+            done[t, window] = k
+            clip["frames"][k] = resize(_cut(window, turn(self.source.frame(which, t, reduce)), size), side)
             found = labels if k == 0 else self.source.labels(which, t)
             if found is not None:
-                shown = part if k == 0 else window.cut(turn(found), size)
+                found = labels if k == 0 else turn(found)
+                shown = window.cut(found)
                 for row, (target, _) in enumerate(targets):
                     mask = target.mask(shown)
                     clip["labelled"][row, k] = True
                     clip["present"][row, k] = mask.any()
                     clip["masks"][row, k] = resize_mask(mask, side)
+            if chase is not None:
+                window = chase.after(None if found is None else expression.mask(found))
         if self.tokenize is not None and targets:
             tokens = [self.tokenize(sentence) for _, sentence in targets]
             for name in ("input_ids", "attention_mask"):
@@ -253,25 +258,29 @@ class ClipDataset:
         expression: Expression,
         categories: Mapping[int, str],
         text: str,
-    ) -> tuple["_Window", str]:
+        follows: bool,
+    ) -> tuple[Window, str]:
         """Where the clip is cut to, and the sentence that is true of the first frame's part."""
         height, width = labels.shape
-        if self.min_crop != 1 and _is_positional(expression, categories):
+        if (follows or self.min_crop != 1) and _is_positional(expression, categories):
             mask = expression.mask(labels)
             points = np.argwhere(mask)
             for _ in range(_TRIES):
-                rows, cols = self._window_sides(rng, labels.shape)
-                # Any window that holds one of the target's pixels is as likely: all cells of the grid are named.
-                y, x = points[rng.integers(len(points))]
-                top = int(rng.integers(max(0, y - rows + 1), min(y, height - rows) + 1))
-                left = int(rng.integers(max(0, x - cols + 1), min(x, width - cols) + 1))
-                window = _Window(top, left, rows, cols)
-                part = window.cut(labels, labels.shape)
+                if follows:
+                    window = first_window(rng, mask, self.tile)
+                else:
+                    rows, cols = self._window_sides(rng, labels.shape)
+                    # Any window that holds one of the target's pixels is as likely: all cells of the grid are named.
+                    y, x = points[rng.integers(len(points))]
+                    top = int(rng.integers(max(0, y - rows + 1), min(y, height - rows) + 1))
+                    left = int(rng.integers(max(0, x - cols + 1), min(x, width - cols) + 1))
+                    window = Window(left, top, cols, rows)
+                part = window.cut(labels)
                 if 2 * np.count_nonzero(expression.mask(part)) > np.count_nonzero(mask):
                     found = _text_at(part, expression, categories)
                     if found is not None:
                         return window, found
-        return _Window(0, 0, height, width), text
+        return Window(0, 0, width, height), text
 
     def _window_sides(self, rng: np.random.Generator, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of a window into a frame of `size` (H, W)."""
@@ -442,6 +451,13 @@ def _stack(clips: list[dict[str, Any]]) -> Batch:
         if name != "id"
     }
     return Batch(arrays, [clip["id"] for clip in clips])
+
+
+def _cut(window: Window, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The window's part of `image`, which shows a frame of `size` (H, W) and may have been decoded smaller."""
+    rows, cols = image.shape[0] / size[0], image.shape[1] / size[1]
+    x0, y0, x1, y1 = window.box
+    return image[round(y0 * rows) : round(y1 * rows), round(x0 * cols) : round(x1 * cols)]
 
 
 def _reduction(size: tuple[int, int], side: int) -> int:

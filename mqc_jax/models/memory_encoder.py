@@ -16,6 +16,21 @@ def _taps(x: jax.Array) -> list[jax.Array]:
     return [padded[:, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)]
 
 
+def _untaps(y: jax.Array) -> jax.Array:
+    """The transpose of `_taps`: [N, h, w, 3, 3, C] -> [N, 2h, 2w, C].
+
+    An even row was seen by the middle weights alone, an odd one by the last weights and the first of the row below.
+    Rows and columns are woven together, where the transpose that JAX derives adds up nine arrays full of zeros.
+    """
+    for axis in (1, 2):  # y is [N, h, w, 3, 3, C], then [N, 2h, w, 3, C]: the weights of an axis are always at 3
+        first, middle, last = (jax.lax.index_in_dim(y, tap, 3, keepdims=False) for tap in range(3))
+        below = jax.lax.slice_in_dim(first, 1, None, axis=axis)
+        odd = last + jnp.pad(below, [(0, int(i == axis)) for i in range(first.ndim)])
+        y = jnp.stack([middle, odd], axis + 1)
+        y = y.reshape(*y.shape[:axis], -1, *y.shape[axis + 2 :])
+    return y
+
+
 @jax.custom_vjp
 def strided_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """[N, 2h, 2w, C] and [3, 3, C, F] -> [N, h, w, F], with gradients that are one matrix product each.
@@ -23,8 +38,12 @@ def strided_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     In the body of a loop over time a CPU takes so long for XLA's own gradient of the kernel that a training step on
     clips takes twice as long.
     """
-    dimensions = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, kernel, (2, 2), [(1, 1), (1, 1)], dimension_numbers=dimensions)
+    if x.shape[-1] > 1:
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, (2, 2), [(1, 1), (1, 1)], dimension_numbers=dimensions)
+    # On the mask itself XLA's forward convolution is 20 times slower on a CPU than the nine shifted products; from
+    # 16 channels on XLA's is the faster one.
+    return sum(tap * kernel[i // 3, i % 3, 0] for i, tap in enumerate(_taps(x)))
 
 
 def _conv_forward(x, kernel):
@@ -33,11 +52,12 @@ def _conv_forward(x, kernel):
 
 def _conv_backward(saved, cotangent):
     x, kernel = saved
-    patches, scatter = jax.vjp(lambda x: jnp.concatenate(_taps(x), -1), x)
     flat = kernel.reshape(-1, kernel.shape[-1])
+    patches = jnp.concatenate(_taps(x), -1)
     rows, columns = patches.reshape(-1, flat.shape[0]), cotangent.reshape(-1, flat.shape[1])
     gradient = jax.lax.dot_general(rows, columns, (((0,), (0,)), ((), ())))
-    return *scatter(cotangent @ flat.T), gradient.reshape(kernel.shape)
+    seen = (cotangent @ flat.T).reshape(*cotangent.shape[:3], *kernel.shape[:3])
+    return _untaps(seen), gradient.reshape(kernel.shape)
 
 
 strided_conv3x3.defvjp(_conv_forward, _conv_backward)
@@ -57,11 +77,7 @@ class StridedConv3x3(nn.Module):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        if x.shape[-1] > 1:
-            return strided_conv3x3(x, kernel) + bias
-        # On the mask itself XLA's forward convolution is 20 times slower on a CPU than the nine shifted products; from
-        # 16 channels on XLA's is the faster one.
-        return sum(tap * kernel[i // 3, i % 3, 0] for i, tap in enumerate(_taps(x))) + bias
+        return strided_conv3x3(x, kernel) + bias
 
 
 class MaskDownSampler(nn.Module):

@@ -50,6 +50,8 @@ def make_dataset(config: Config, tokenizer: Tokenizer, split: str, training: boo
         square=config.data.square and training,
         turn=config.data.turn and training,
         class_map=training and config.model.classes > 0,
+        follow=config.data.follow if training else 0.0,
+        tile=config.model.tile,
     )
 
 
