@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 from absl import flags
 
-from mqc_jax.data.clips import ClipDataset, batches
+from mqc_jax.data.batches import batches
+from mqc_jax.data.clips import ClipDataset
 from mqc_jax.data.source import open_source
 from mqc_jax.errors import run
 

@@ -29,7 +29,8 @@ import optax
 from absl import flags
 
 from mqc_jax.config import parse
-from mqc_jax.data.clips import ClipDataset, batches
+from mqc_jax.data.batches import batches
+from mqc_jax.data.clips import ClipDataset
 from mqc_jax.data.source import open_source
 from mqc_jax.errors import run
 from mqc_jax.models import functional

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mqc_jax.data import clips, expressions, paraphrases
-from mqc_jax.data.clips import ClipDataset, batches
+from mqc_jax.data.batches import batches
+from mqc_jax.data.clips import ClipDataset
 from mqc_jax.data.source import Expression, Sequence, open_source
 from mqc_jax.errors import UserError
 from mqc_jax.imaging import resize, resize_mask

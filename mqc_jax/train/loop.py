@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from mqc_jax import checkpoint, viz
 from mqc_jax.config import BertConfig, Config
-from mqc_jax.data import clips
+from mqc_jax.data.batches import batches
+from mqc_jax.data.clips import ClipDataset
 from mqc_jax.data.source import open_source
 from mqc_jax.errors import UserError
 from mqc_jax.models import functional
@@ -27,11 +28,11 @@ from mqc_jax.train.run_folder import RunFolder
 from mqc_jax.train.step import TrainState, forward, train_step
 
 
-def make_dataset(config: Config, tokenizer: Tokenizer, split: str, training: bool) -> clips.ClipDataset:
+def make_dataset(config: Config, tokenizer: Tokenizer, split: str, training: bool) -> ClipDataset:
     """Training clips are drawn at random; held-out clips begin at frame 0 and are the same for every run."""
     folder = config.data.data_dir if training else config.data.eval_dir or config.data.data_dir
     source = open_source(config.data.dataset, folder, split)
-    return clips.ClipDataset(
+    return ClipDataset(
         source,
         image_size=config.model.image_size if training else _held_out_size(config),
         clip_length=config.data.clip_length,
@@ -120,8 +121,8 @@ def _run(
     tx: Any,
     state: TrainState,
     mesh: jax.sharding.Mesh,
-    dataset: clips.ClipDataset,
-    held_out: clips.ClipDataset | None,
+    dataset: ClipDataset,
+    held_out: ClipDataset | None,
     folder: RunFolder,
 ) -> TrainState:
     whole = sharding.replicated(mesh)
@@ -137,7 +138,7 @@ def _run(
     rate = optim.schedule(config.optim, config.steps)
     if held_out is not None and start == 0:
         folder.log(0, evaluate_clips(overlaps, state.learned, held_out, config, mesh), "held_out")
-    data = clips.batches(
+    data = batches(
         dataset,
         config.batch_size,
         start,
@@ -223,13 +224,13 @@ class Preemption:
 
 
 def evaluate_clips(
-    overlaps: Any, params: Any, dataset: clips.ClipDataset, config: Config, mesh: jax.sharding.Mesh
+    overlaps: Any, params: Any, dataset: ClipDataset, config: Config, mesh: jax.sharding.Mesh
 ) -> dict[str, float]:
     """J over held-out clips at the model's own resolution: of all frames that show the target, and of frame 0."""
     totals = np.zeros(4)
     # Whole batches only: a ragged last one would compile again.
     rounds = max(1, min(config.eval_clips, dataset.clips_per_epoch) // config.batch_size)
-    stream = clips.batches(dataset, config.batch_size, shard=sharding.shard_of_process())
+    stream = batches(dataset, config.batch_size, shard=sharding.shard_of_process())
     for rows, _ in itertools.islice(stream, rounds):
         totals += np.asarray(overlaps(params, sharding.place_batch(mesh, rows)))
     return {"held_out_J": totals[0] / max(totals[1], 1), "held_out_J_first": totals[2] / max(totals[3], 1)}

@@ -116,7 +116,7 @@ def place_batch(mesh: Mesh, rows: Any) -> Any:
 
 
 def shard_of_process() -> tuple[int, int]:
-    """(index, count), as `data.clips.batches` takes it."""
+    """(index, count), as `data.batches.batches` takes it."""
     return jax.process_index(), jax.process_count()
 
 
