@@ -10,16 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from mqc_jax import places
 from mqc_jax.config import SMALLEST_TILE
-from mqc_jax.data import expressions, paraphrases
+from mqc_jax.data import paraphrases
 from mqc_jax.data.pursuit import Pursuit, first_window
 from mqc_jax.data.source import Expression, VideoSource
+from mqc_jax.data.speech import Speech, is_positional, text_at
 from mqc_jax.errors import UserError
 from mqc_jax.imaging import Turn, resize, resize_mask
 from mqc_jax.tiling import Window
 
-_NO_OBJECT = -1  # an object id that no label map holds
 _SMALLEST_CROP = 16  # pixels
 _TRIES = 8  # random starts tried before the first frame that shows the target is taken
 
@@ -129,6 +128,7 @@ class ClipDataset:
         ]
         if not self._pairs:
             raise UserError("no expression of the split names an object, so there is nothing to train on")
+        self._speech = Speech(self.targets, self.reword, self.unheard, self.placeless, self.absent, self.every)
         self._order = functools.lru_cache(maxsize=4)(self._shuffled)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -167,7 +167,7 @@ class ClipDataset:
         turn, text = self._choose_turn(rng, labels, expression, sequence.categories, text)
         labels = turn(labels)
         size = labels.shape
-        positional = _is_positional(expression, sequence.categories)
+        positional = is_positional(expression, sequence.categories)
         follows = bool(self.follow) and rng.random() < self.follow and positional
         strays = not follows and self.stray and rng.random() < self.stray and positional
         if strays and self.min_crop != 1:
@@ -175,11 +175,11 @@ class ClipDataset:
             top, left = int(rng.integers(size[0] - rows + 1)), int(rng.integers(size[1] - cols + 1))
             window = Window(left, top, cols, rows)
             part = window.cut(labels)
-            targets = [self._asked_anywhere(rng, part, labels, sequence.categories) for _ in range(self.targets)]
+            targets = [self._speech.anywhere(rng, part, labels, sequence.categories) for _ in range(self.targets)]
         else:
             window, text = self._choose_window(rng, labels, expression, sequence.categories, text, follows)
             part = window.cut(labels)
-            targets = self._choose_targets(rng, part, expression, sequence.categories, text)
+            targets = self._speech.asked(rng, part, expression, sequence.categories, text)
 
         reduce = _reduction((window.height, window.width), self.image_size)
         side, count = self.image_size, len(targets)
@@ -228,9 +228,9 @@ class ClipDataset:
         text: str,
     ) -> tuple[Turn, str]:
         """How the clip is turned, and the sentence that is true of the first frame then."""
-        if self.turn and _is_positional(expression, categories):
+        if self.turn and is_positional(expression, categories):
             turn = Turn(int(rng.integers(4)), bool(rng.integers(2)))
-            found = _text_at(turn(labels), expression, categories)
+            found = text_at(turn(labels), expression, categories)
             if found is not None:
                 return turn, found
         return Turn(), text
@@ -246,7 +246,7 @@ class ClipDataset:
     ) -> tuple[Window, str]:
         """Where the clip is cut to, and the sentence that is true of the first frame's part."""
         height, width = labels.shape
-        if (follows or self.min_crop != 1) and _is_positional(expression, categories):
+        if (follows or self.min_crop != 1) and is_positional(expression, categories):
             mask = expression.mask(labels)
             points = np.argwhere(mask)
             for _ in range(_TRIES):
@@ -261,7 +261,7 @@ class ClipDataset:
                     window = Window(left, top, cols, rows)
                 part = window.cut(labels)
                 if 2 * np.count_nonzero(expression.mask(part)) > np.count_nonzero(mask):
-                    found = _text_at(part, expression, categories)
+                    found = text_at(part, expression, categories)
                     if found is not None:
                         return window, found
         return Window(0, 0, width, height), text
@@ -275,74 +275,6 @@ class ClipDataset:
         else:
             rows, cols = min(round(drawn), height), min(round(drawn), width)
         return (min(rows, cols),) * 2 if self.square else (rows, cols)
-
-    def _asked_anywhere(
-        self, rng: np.random.Generator, part: np.ndarray, labels: np.ndarray, categories: Mapping[int, str]
-    ) -> tuple[Expression, str]:
-        """A sentence for a class that a frame with `labels` shows, and what `part` of the frame shows of it."""
-        name = str(rng.choice(sorted({categories[i] for i in np.unique(labels).tolist() if i in categories})))
-        ids = tuple(i for i in np.unique(part).tolist() if categories.get(i) == name)
-        phrase = expressions.class_phrase(name)
-        one = expressions.Description(_NO_OBJECT, f"the {phrase}", "", phrase, "")
-        said = paraphrases.reword(one, rng, self.unheard) if rng.random() < self.reword else one.text
-        if len(ids) > 1 or rng.random() < self.every:
-            said = places.every(said)
-        return Expression("anywhere", said, ids or (_NO_OBJECT,)), said
-
-    def _choose_targets(
-        self,
-        rng: np.random.Generator,
-        part: np.ndarray,
-        expression: Expression,
-        categories: Mapping[int, str],
-        text: str,
-    ) -> list[tuple[Expression, str]]:
-        """`targets` pairs of a target and a sentence that is true of it in `part`, the first frame's window."""
-        if not self.targets:
-            return []
-        if self.targets == 1 and not self.reword and not self.placeless:
-            return [(expression, text)]
-        plain = expressions.describe(part, categories)
-        positional = _is_positional(expression, categories)
-        first = text
-        if positional:
-            own = [d for d in plain if (d.object_id,) == expression.object_ids]
-            first = self._said(rng, part, categories, own[0]) if own else text
-        chosen = [(expression, first)]
-        others: list[expressions.Description] = []
-        while len(chosen) < self.targets:
-            if rng.random() < self.absent:
-                nothing = _nothing_there(part, categories, rng, anywhere=rng.random() < self.placeless)
-                said = paraphrases.reword(nothing, rng, self.unheard) if rng.random() < self.reword else nothing.text
-                chosen.append((Expression("nothing", said, (_NO_OBJECT,)), said))
-                continue
-            if self.every and rng.random() < self.every:
-                free = rng.random() < self.reword
-                said, ids = paraphrases.every(part, categories, rng, free, self.unheard)
-                chosen.append((Expression("every", said, ids or (_NO_OBJECT,)), said))
-                continue
-            if not others:
-                found = [d for d in plain if (d.object_id,) != expression.object_ids]
-                others = [found[i] for i in rng.permutation(len(found))]
-            if not others:
-                chosen.append(chosen[0])
-                continue
-            one = others.pop()
-            said = self._said(rng, part, categories, one)
-            chosen.append((Expression(str(one.object_id), said, (one.object_id,)), said))
-        return chosen
-
-    def _said(
-        self, rng: np.random.Generator, part: np.ndarray, categories: Mapping[int, str], plain: expressions.Description
-    ) -> str:
-        """A sentence for one object: the template's, or in other words, or without a place."""
-        one, reworded = plain, rng.random() < self.reword
-        if reworded:
-            free = paraphrases.describe_freely(part, categories, rng)
-            one = next((d for d in free if d.object_id == plain.object_id), plain)
-        if rng.random() < self.placeless and not one.attribute and paraphrases.is_only(one, part, categories):
-            one = expressions.Description(one.object_id, f"the {one.phrase}", "", one.phrase, "")
-        return paraphrases.reword(one, rng, self.unheard) if reworded else one.text
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         return np.random.default_rng((self.seed, 0, epoch)).permutation(len(self._pairs))
@@ -358,7 +290,7 @@ class ClipDataset:
             for t in rng.integers(0, max(n_frames - self.clip_length, 0) + 1, size=_TRIES):
                 labels = self.source.labels(which, int(t))
                 if labels is not None and expression.mask(labels).any():
-                    text = expression.text if t == 0 else _text_at(labels, expression, sequence.categories)
+                    text = expression.text if t == 0 else text_at(labels, expression, sequence.categories)
                     if text is not None:
                         return int(t), labels, text
         for t in range(n_frames):
@@ -397,16 +329,6 @@ def _forth_and_back(first: int, stride: int, length: int, n_frames: int) -> list
     return [first + min(step % period, period - step % period) for step in range(0, length * stride, stride)]
 
 
-def _text_at(labels: np.ndarray, expression: Expression, categories: Mapping[int, str]) -> str | None:
-    """The sentence for a clip that starts at another frame; None where it would not single out the target there."""
-    if not _is_positional(expression, categories):
-        return expression.text
-    for description in expressions.describe(labels, categories):
-        if description.object_id == expression.object_ids[0]:
-            return description.text
-    return None
-
-
 def _class_map(labels: np.ndarray, categories: Mapping[int, str], side: int) -> np.ndarray:
     """Object ids [H, W] to uint8 [side, side]: the number of the class that covers most of a cell, if it is a third."""
     best = np.full((side, side), 0.33, np.float32)
@@ -419,39 +341,3 @@ def _class_map(labels: np.ndarray, categories: Mapping[int, str], side: int) -> 
             out[coverage > best] = number
             np.maximum(best, coverage, out=best)
     return out
-
-
-def _nothing_there(
-    labels: np.ndarray, categories: Mapping[int, str], rng: np.random.Generator, anywhere: bool
-) -> expressions.Description:
-    """A class and a place that do not go together in the first frame, half the time of a class that is elsewhere in it.
-
-    With `anywhere` a class that it does not show at all, without a place.
-    """
-    there = {
-        (expressions.class_phrase(categories[i]), expressions.location(expressions.grid_cell(x, y, labels.shape)))
-        for i, (x, y, _) in expressions.centroids(labels).items()
-        if i in categories
-    }
-    shown = sorted({phrase for phrase, _ in there})
-    known = [expressions.class_phrase(name) for name in paraphrases.CLASSES]
-    missing = [phrase for phrase in known if phrase not in shown]
-    if anywhere and missing:
-        phrase = missing[rng.integers(len(missing))]
-        return expressions.Description(_NO_OBJECT, f"the {phrase}", "", phrase, "")
-    while True:
-        phrases = shown if shown and rng.random() < 0.5 else known
-        phrase = phrases[rng.integers(len(phrases))]
-        place = expressions.location((int(rng.integers(3)), int(rng.integers(3))))
-        if (phrase, place) not in there:
-            return expressions.Description(_NO_OBJECT, f"the {phrase} at the {place}", "", phrase, place)
-
-
-def _is_positional(expression: Expression, categories: Mapping[int, str]) -> bool:
-    """Whether a sentence is eq. 4's "the [attribute] CLASS at the CELL" for its one object."""
-    if len(expression.object_ids) != 1 or expression.object_ids[0] not in categories:
-        return False
-    phrase = expressions.class_phrase(categories[expression.object_ids[0]])
-    head, _, cell = expression.text.rpartition(" at the ")
-    cells = {expressions.location((row, column)) for row in range(3) for column in range(3)}
-    return cell in cells and head.startswith("the ") and head.endswith(phrase)
