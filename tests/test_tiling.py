@@ -98,8 +98,8 @@ def test_a_window_around_a_point_is_as_near_as_the_frame_lets_it_be(x, y, side, 
 @given(st.integers(0, 400), st.integers(32, 512))
 def test_a_targets_window_grows_with_it_and_has_room_around_it(length, tile):
     side = tiling.side_of(length, tile)
-    assert side >= max(2 * length, 3 * tile // 8)
-    assert side >= min(3 * length, 3 * tile // 4)
+    assert side >= max(7 * length // 5, 3 * tile // 8)
+    assert side >= min(2 * length, 3 * tile // 4)
     assert side <= tiling.side_of(length + 1, tile)
     assert tiling.side_of(0, tile) == 3 * tile // 8  # the tiniest are seen the largest
 
