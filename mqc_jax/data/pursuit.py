@@ -25,7 +25,8 @@ def first_window(rng: np.random.Generator, mask: np.ndarray, tile: int) -> Windo
     length = max(x1 - x0, y1 - y0)
     low, high = np.log(_SIDES)
     side = max(length + 2, round(side_of(length, tile) * float(np.exp(rng.uniform(low, high)))))
-    slack = [max((side - extent) / 2 - MARGIN * side, MARGIN * side) for extent in (x1 - x0, y1 - y0)]
+    spare = [(side - extent) / 2 for extent in (x1 - x0, y1 - y0)]
+    slack = [min(max(room - MARGIN * side, MARGIN * side), room - 1) for room in spare]
     x, y = (middle + rng.uniform(-s, s) for middle, s in zip(((x0 + x1) / 2, (y0 + y1) / 2), slack, strict=True))
     return around(float(x), float(y), side, mask.shape)
 
