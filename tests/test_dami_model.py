@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -250,7 +251,8 @@ def learning(tiny_checkpoint):
         "attention_mask": mask,
     }
 
-    @jax.jit
+    # A tiny model: half of the time went into optimising what then runs for a second.
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     @jax.value_and_grad
     def gradient(params):
         return clip_loss(*forward(net, params, batch), batch, LossConfig())[0]
