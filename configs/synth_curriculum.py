@@ -9,7 +9,7 @@ SYN="python -m mqc_jax.data.synthetic"
 STILL="--frames 2 --disable late_start,leaves_frame,occlusion"
 $SYN --output data/stills --sequences 2400 --seed 101 $STILL
 $SYN --output data/stills --split test --sequences 1500 --seed 102 $STILL
-$SYN --output data/clips --sequences 300 --seed 201 --frames 14
+$SYN --output data/clips --sequences 300 --seed 201 --frames 18
 $SYN --output data/clips --split test --sequences 240 --seed 202 --frames 18
 $SYN --output data/val --split test --sequences 60 --seed 902 $STILL
 
@@ -79,7 +79,7 @@ def get_config(stage: str = "encoder") -> ml_collections.ConfigDict:
     c.optim.update(learning_rate=4e-4, warmup_steps=20, average=0.98)
     c.optim.freeze = (f"(?!{'|'.join(memory)}|sam_mask_decoder)",)
     c.optim.multipliers = (("sam_mask_decoder", 0.3),)
-    c.loss.update(teacher_forcing=0.8, teacher_forcing_steps=100 * c.steps)
+    c.loss.update(teacher_forcing=0.8, teacher_forcing_steps=100 * c.steps)  # as good as constant
     if stage == "dami":
         # First masks are the baseline's, so that the rows of the table differ by their memory alone.
         c.model.memory = "dami"

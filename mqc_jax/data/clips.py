@@ -190,26 +190,28 @@ class ClipDataset:
             "labelled": np.zeros((count, self.clip_length), bool),
         }
         chase = Pursuit(window, size, stride) if follows else None
+        maps: dict[int, np.ndarray | None] = {first: labels}
         done: dict[tuple[int, Window], int] = {}
         for k, t in enumerate(times):
+            if t not in maps:
+                found = self.source.labels(which, t)
+                maps[t] = None if found is None else turn(found)
             if (t, window) in done:  # Forth and back: a frame is decoded once.
                 clip["frames"][k] = clip["frames"][done[t, window]]
                 for name in ("masks", "present", "labelled"):
                     clip[name][:, k] = clip[name][:, done[t, window]]
-                continue
-            done[t, window] = k
-            clip["frames"][k] = resize(_cut(window, turn(self.source.frame(which, t, reduce)), size), side)
-            found = labels if k == 0 else self.source.labels(which, t)
-            if found is not None:
-                found = labels if k == 0 else turn(found)
-                shown = window.cut(found)
-                for row, (target, _) in enumerate(targets):
-                    mask = target.mask(shown)
-                    clip["labelled"][row, k] = True
-                    clip["present"][row, k] = mask.any()
-                    clip["masks"][row, k] = resize_mask(mask, side)
+            else:
+                done[t, window] = k
+                clip["frames"][k] = resize(_cut(window, turn(self.source.frame(which, t, reduce)), size), side)
+                if maps[t] is not None:
+                    shown = window.cut(maps[t])
+                    for row, (target, _) in enumerate(targets):
+                        mask = target.mask(shown)
+                        clip["labelled"][row, k] = True
+                        clip["present"][row, k] = mask.any()
+                        clip["masks"][row, k] = resize_mask(mask, side)
             if chase is not None:
-                window = chase.after(None if found is None else expression.mask(found))
+                window = chase.after(None if maps[t] is None else expression.mask(maps[t]))
         if self.tokenize is not None and targets:
             tokens = [self.tokenize(sentence) for _, sentence in targets]
             for name in ("input_ids", "attention_mask"):

@@ -20,12 +20,12 @@ _NO_OBJECT = -1  # an object id that no label map holds
 class Speech:
     """How targets are asked for; `ClipDataset` says what each number means."""
 
-    targets: int = 1
-    reword: float = 0.0
-    unheard: bool = False
-    placeless: float = 0.0
-    absent: float = 0.0
-    every: float = 0.0
+    targets: int
+    reword: float
+    unheard: bool
+    placeless: float
+    absent: float
+    every: float
 
     def anywhere(
         self, rng: np.random.Generator, part: np.ndarray, labels: np.ndarray, categories: Mapping[int, str]

@@ -113,8 +113,8 @@ def resize_bilinear(x: ArrayLike, size: tuple[int, int], antialias: bool = False
 def depthwise_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Depthwise convolution with stride 1 and "same" zero padding, as a sum of shifted products.
 
-    XLA's own grouped convolution is about 20 times slower on a CPU. The gradient is written out, since of the one that
-    JAX derives a CPU computes much again for each of the k * k weights.
+    XLA's own grouped convolution is about 20 times slower on a CPU. The gradient is written out, since a CPU takes more
+    than twice as long for the one that JAX derives.
 
     Args:
       x: [..., H, W, C].
