@@ -176,7 +176,7 @@ class VideoWriter:
                     f"frame {self.frames} is {size_text(frame.shape)}, the video is {size_text(self._size)}"
                 )
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709")
+            picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709", threads=1)
             picture.pts, picture.time_base = self.frames, 1 / self._rate
             self._container.mux(self._stream.encode(picture))
         self.frames += 1
@@ -220,7 +220,8 @@ def _upright(frame: av.VideoFrame) -> np.ndarray:
     deep = _DEEP.fullmatch(frame.format.name)
     # swscale would keep the top 8 of 16 bits, which are black in a recording that uses the lower 12.
     shape = "rgb24" if not deep else "gray16le" if deep[1] in ("gray", "ya") else "rgb48le"
-    image = frame.to_ndarray(format=shape)
+    # In several threads swscale now and then leaves a wrong row of chroma (seen with PyAV 18, 32 rows, 10 bits).
+    image = frame.to_ndarray(format=shape, threads=1)
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 

@@ -254,7 +254,8 @@ def test_a_video_of_deep_pixels_is_stretched_as_pictures_are(tmp_path, pixels, c
         stream.width, stream.height, stream.pix_fmt = 48, 32, pixels
         for picture in pictures:
             array = np.ascontiguousarray(picture.squeeze() * np.uint16(scale))
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format=planes).reformat(format=pixels)))
+            frame = av.VideoFrame.from_ndarray(array, format=planes)
+            container.mux(stream.encode(frame.reformat(format=pixels, threads=1)))
         container.mux(stream.encode(None))
     reader = open_video(tmp_path / "a.mkv")
     low, high = np.percentile(pictures[0], (0.5, 99.5))
@@ -269,7 +270,7 @@ def test_ten_bit_colour_is_shown_as_eight(tmp_path):
         stream = container.add_stream("ffv1", rate=10)
         stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv422p10le"
         picture = av.VideoFrame.from_ndarray(np.full((32, 48, 3), (200, 30, 90), np.uint8), format="rgb24")
-        container.mux(stream.encode(picture.reformat(format="yuv422p10le")))
+        container.mux(stream.encode(picture.reformat(format="yuv422p10le", threads=1)))
         container.mux(stream.encode(None))
     (frame,) = read_all(tmp_path / "a.mkv")
     assert np.abs(frame.astype(int) - (200, 30, 90)).max() <= 3
