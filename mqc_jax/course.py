@@ -10,10 +10,15 @@ import dataclasses
 
 import numpy as np
 
-MIN_IOU = 0.3
-"""Predicted IoU x presence from which a mask is a sight. Of wrong masks three quarters have less (docs/results.md)."""
+MIN_IOU, MIN_IOU_ALIKE = 0.3, 0.1
+"""Predicted IoU x presence from which a mask is a sight: of any mask, and of one as large as the target.
+
+Of wrong masks three quarters have less than the former, and so have right ones of what the model is never sure of
+(docs/results.md).
+"""
 
 _WHOLE_IOU, _WHOLE_AREA = 0.4, 0.65  # a sight of all of the target: of this quality, and so like in area to the others
+_ALIKE = 0.5  # so like in area to the others that less quality will do
 _SIGHTS, _AREAS = 8, 16  # remembered
 _FEW = 3  # sights from which on a speed is believed
 _SLACK = 3.0  # pixels that a sight may be off, beside half the target's length
@@ -53,10 +58,12 @@ class Course:
         """
         width, height = box[2] - box[0], box[3] - box[1]
         x, y, area = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, width * height
-        if self.last is not None and (iou < MIN_IOU or not self._can_be(frame, x, y)):
-            return False
         usual = float(np.median(self.areas)) if self.areas else area
-        whole = len(self.areas) < _FEW or (min(area / usual, usual / area) >= _WHOLE_AREA and iou >= _WHOLE_IOU)
+        alike = min(area / usual, usual / area)
+        least = MIN_IOU_ALIKE if alike >= _ALIKE else MIN_IOU
+        if self.last is not None and (iou < least or not self._can_be(frame, x, y)):
+            return False
+        whole = len(self.areas) < _FEW or (alike >= _WHOLE_AREA and iou >= _WHOLE_IOU)
         # A target that comes nearer or turns changes its area for good, but slowly.
         self.areas = [*self.areas, area if whole else usual * (0.97 if area < usual else 1.03)][-_AREAS:]
         self.last, self.size = (frame, x, y), (width, height)
@@ -65,6 +72,11 @@ class Course:
             longest = max(width, height)
             self.length = 0.9 * self.length + 0.1 * longest if len(self.whole) > 1 else longest
         return True
+
+    def carry(self, frame: int, middle: tuple[float, float]) -> None:
+        """Takes it that the target is at a place where its pixels were found again, though no mask shows it."""
+        self.last = (frame, *middle)
+        self.whole = [*self.whole, self.last][-_SIGHTS:]
 
     def box(self, frame: int) -> Box | None:
         """The box that the target is expected to have in a frame after the last sight; None where there was none.
@@ -79,18 +91,24 @@ class Course:
 
     def _ahead(self, frame: int) -> tuple[float, float]:
         seen, x, y = self.last
-        across, down = self._speed()
+        across, down = self.speed
         return x + across * (frame - seen), y + down * (frame - seen)
 
     def _can_be(self, frame: int, x: float, y: float) -> bool:
         """Whether the target can be at a place, coming from its last sight or going on as it went."""
         unseen = frame - self.last[0]
         lengths, pixels, share = _GROWTH
-        drift = pixels + share * np.hypot(*self._speed()) if len(self.whole) >= _FEW else _FAST
+        drift = pixels + share * np.hypot(*self.speed) if self.known else _FAST
         slack = self.length / 2 + _SLACK + unseen * (lengths * self.length + drift)
         return min(np.hypot(x - px, y - py) for px, py in (self._ahead(frame), self.last[1:])) <= slack
 
-    def _speed(self) -> tuple[float, float]:
+    @property
+    def known(self) -> bool:
+        """Whether there were sights enough for its speed to be believed."""
+        return len(self.whole) >= _FEW
+
+    @property
+    def speed(self) -> tuple[float, float]:
         """Pixels a frame: the median over pairs of sights (Theil-Sen), which some bad ones do not move."""
         if len(self.whole) < 2:
             return 0.0, 0.0

@@ -2,9 +2,9 @@
 
 A frame of 4,000 pixels that is shrunk to the model's few hundred shows nothing of a target of 20 pixels. Here the model
 sees a window of about its own number of pixels: `tile_search` chooses one for each target on frame 0, an ordinary
-`Tracker` follows the target inside it, and `tiling.follow` moves it when the target nears its edge, or when it is
-expected to (`course`). With calibration, motion has a say in which of the objects is meant that a sentence may mean
-(`paths`).
+`Tracker` follows the target inside it, and the window keeps pace with the target's pixels (`pace`), or goes where the
+target is expected (`course`). With calibration, motion has a say in which of the objects is meant that a sentence may
+mean (`paths`).
 """
 
 import dataclasses
@@ -93,7 +93,7 @@ class TiledTracker(Tracker):
 
     @property
     def windows(self) -> list[Window]:
-        """Each started target's window in the next frame; none where the whole frame is seen."""
+        """Each started target's window in the next frame, unless its pixels move; none where whole frames are seen."""
         return [view.window for view in self._views.values()]
 
     @property

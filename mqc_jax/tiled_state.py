@@ -16,19 +16,24 @@ from mqc_jax.checkpoint import Model
 from mqc_jax.course import Course
 from mqc_jax.errors import UserError
 from mqc_jax.groups import Target
+from mqc_jax.pace import Pattern
 from mqc_jax.results import FrameResult
 from mqc_jax.stream_state import check, damaged, model_facts, packed, unpacked
 from mqc_jax.tile_search import Found
 from mqc_jax.tiling import Window
 from mqc_jax.tracker import Tracker
 
-KEY, FORMAT = "mqc_jax_tiles", 5
+KEY, FORMAT = "mqc_jax_tiles", 6
 _ARRAYS = ("masks", "mask_logits", "presence", "iou", "targets", "started")
 _TABLES = ("memory", "evidence")
 
 
 class ViewState(NamedTuple):
-    """One target between two frames: see `views.View`. `searched` is None once frame 0's result was given."""
+    """One target between two frames: see `views.View`.
+
+    `searched` is None once frame 0's result was given, `pattern` where the target cannot be looked for by its pixels,
+    and `number` the last result's frame, in the tracker's count.
+    """
 
     tracker: Tracker
     window: Window
@@ -36,6 +41,8 @@ class ViewState(NamedTuple):
     seen: list[Window]
     results: list[tuple[FrameResult, Window]]
     searched: np.ndarray | None
+    pattern: Pattern | None
+    number: int
 
 
 class ChoiceState(NamedTuple):
@@ -80,8 +87,12 @@ def write(path: str | Path, model: Model, state: TiledState) -> None:
             continue
         waiting = [{"frame": result.frame_index, "window": window} for result, window in view.results]
         course = dataclasses.asdict(view.course)
-        facts.append({"target": i, "window": view.window, "course": course, "seen": view.seen, "waiting": waiting})
+        known = view.pattern and {"corner": view.pattern.corner, "middle": view.pattern.middle}
+        fact = {"target": i, "window": view.window, "course": course, "seen": view.seen, "waiting": waiting}
+        facts.append({**fact, "pattern": known, "number": view.number})
         arrays[f"tracker{i}"] = np.frombuffer(_saved(view.tracker), np.uint8)
+        if view.pattern is not None:
+            arrays |= {f"pixels{i}": view.pattern.pixels, f"weight{i}": view.pattern.weight}
         if view.searched is not None:
             arrays[f"searched{i}"] = view.searched
         for k, (result, _) in enumerate(view.results):
@@ -142,9 +153,12 @@ def _view(path: str | Path, model: Model, fact: dict, arrays: dict[str, np.ndarr
     ]
     seen = [Window(*window) for window in fact["seen"]]
     tracker = _restored(model, arrays[f"tracker{i}"].tobytes(), path)
-    return ViewState(
-        tracker, Window(*fact["window"]), Course(**fact["course"]), seen, results, arrays.get(f"searched{i}")
-    )
+    window, course, searched = Window(*fact["window"]), Course(**fact["course"]), arrays.get(f"searched{i}")
+    known = fact["pattern"]
+    if known is not None:
+        places = tuple(known["corner"]), tuple(known["middle"])
+        known = Pattern(arrays[f"pixels{i}"], arrays[f"weight{i}"], *places)
+    return ViewState(tracker, window, course, seen, results, searched, known, fact["number"])
 
 
 def _result(prefix: str, frame_index: int, arrays: dict[str, np.ndarray]) -> FrameResult:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from mqc_jax import paths, tile_search
+from mqc_jax import pace, paths, tile_search
 from mqc_jax.checkpoint import Model
 from mqc_jax.course import Box, Course
 from mqc_jax.results import FrameResult
@@ -19,6 +19,10 @@ from mqc_jax.tile_search import Found
 from mqc_jax.tiled_state import ChoiceState, ViewState
 from mqc_jax.tiling import Window, around, follow, inside, main_part, side_of
 from mqc_jax.tracker import Tracker
+
+# Pixels that a target may be off where it is expected, and shares of its length: once its speed is known, and before.
+_SLACK, _SLACK_AT_FIRST = (6, 0.1), (16, 0.5)
+_SLACK_UNSEEN, _SLACK_LOST = 2, 10  # more pixels for each frame in which it was not seen, and at most
 
 
 class Seen(NamedTuple):
@@ -47,6 +51,8 @@ class View:
         self.course = Course()
         self.facts: dict[str, Any] = {}
         self._searched = searched
+        self._pattern: pace.Pattern | None = None  # how the target looked at its last sight
+        self._number = -1  # of the last result, in the tracker's frames
         self._seen: collections.deque[Window] = collections.deque()  # of frames that wait for the tracker's answer
 
     @classmethod
@@ -76,13 +82,16 @@ class View:
 
     def state(self) -> ViewState:
         """Everything that `of` needs."""
-        return ViewState(self.tracker, self.window, self.course, list(self._seen), list(self.results), self._searched)
+        seen, results = list(self._seen), list(self.results)
+        return ViewState(
+            self.tracker, self.window, self.course, seen, results, self._searched, self._pattern, self._number
+        )
 
     @classmethod
     def of(cls, state: ViewState, size: tuple[int, int], start: int) -> "View":
         """The view that had this state."""
         view = cls(state.tracker, state.window, size, start, state.searched)
-        view.course = state.course
+        view.course, view._pattern, view._number = state.course, state.pattern, state.number
         view._seen.extend(state.seen)
         view.results.extend(Seen(*one) for one in state.results)
         return view
@@ -98,9 +107,47 @@ class View:
 
     def push(self, frame: np.ndarray) -> "View":
         """Takes the next frame; what goes on from there is this view."""
+        match = None if self._seen or self._pattern is None else self._keep_pace(frame)
+        before = self.course.last
         self._seen.append(self.window)
-        self._take(self.tracker.push(np.ascontiguousarray(self.window.cut(frame))))
+        results = self.tracker.push(np.ascontiguousarray(self.window.cut(frame)))
+        self._take(results)
+        if self._seen:  # the calibration looks at one place for a while
+            return self
+        number, window = results[-1].frame_index, self.results[-1].window
+        if self.course.last is not None and self.course.last[0] == number:
+            box = tuple(map(int, self.course.box(number)))
+            self._pattern = pace.pattern(frame, results[-1].masks[0], window.box[:2], box)
+        elif match is not None and match.sure and before[0] == number - 1:
+            self.course.carry(number, match.middle)
+            self._follow(number + 1)
         return self
+
+    def _keep_pace(self, frame: np.ndarray) -> pace.Match | None:
+        """Moves the window as far as the target's pixels have moved to this frame, and says where they are."""
+        course, number = self.course, self._number + 1
+        unseen = number - course.last[0]
+        was, size = course.last[1:], course.size
+        speed = course.speed if course.known else (0.0, 0.0)
+        expected = tuple(w + s * unseen for w, s in zip(was, speed, strict=True))
+        slack, share = _SLACK if course.known else _SLACK_AT_FIRST
+        reach = max(slack, int(share * max(size))) + min(_SLACK_UNSEEN * (unseen - 1), _SLACK_LOST)
+        match = pace.find(self._pattern, frame, was, expected, reach)
+        if match is not None and match.found:
+            place = match.middle
+        elif course.known and unseen == 1:
+            place = expected
+        else:
+            return match
+        if unseen == 1:  # what is remembered was seen in the same place of the window
+            window = self.window
+            x, y = (place[k] - was[k] for k in (0, 1))
+            middle = window.x + window.width / 2 + x, window.y + window.height / 2 + y
+            self.window = around(*middle, max(window.width, window.height), self.size)
+        box = place[0] - size[0] / 2, place[1] - size[1] / 2, place[0] + size[0] / 2, place[1] + size[1] / 2
+        self.window = follow(self.window, inside(box, self.size), self.size)
+        self.expect(box)
+        return match
 
     def finish(self) -> "View":
         """Takes the end of the video."""
@@ -122,11 +169,16 @@ class View:
                 x0, y0, x1, y1 = box
                 seen = x0 + window.x, y0 + window.y, x1 + window.x, y1 + window.y
                 self.course.see(result.frame_index, seen, float(result.iou[0] * result.presence[0]))
-        if results and not self._seen:  # else the calibration looks at one place for a while
-            box = self.course.box(results[-1].frame_index + 1)
-            if box is not None:
-                self.window = follow(self.window, inside(box, self.size), self.size)
-                self.expect(box)
+        if results and not self._seen:
+            self._number = results[-1].frame_index
+            self._follow(self._number + 1)
+
+    def _follow(self, number: int) -> None:
+        """Moves the window to where the target is expected in a frame."""
+        box = self.course.box(number)
+        if box is not None:
+            self.window = follow(self.window, inside(box, self.size), self.size)
+            self.expect(box)
 
     def _on_frame(self, evidence: dict[str, np.ndarray], window: Window) -> dict[str, np.ndarray]:
         """Maps over the window as maps over the frame."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mqc_jax.course import MIN_IOU, Course
+from mqc_jax.course import MIN_IOU, MIN_IOU_ALIKE, Course
 
 
 def square(x: float, y: float, side: float = 20.0) -> tuple[float, float, float, float]:
@@ -55,7 +55,14 @@ def test_right_after_a_sight_the_target_is_where_it_was():
 
 
 @pytest.mark.parametrize(
-    ("box", "iou"), [(square(320, 200), 0.9), (square(224, 200), MIN_IOU - 0.01)], ids=["far away", "of low quality"]
+    ("box", "iou"),
+    [
+        (square(320, 200), 0.9),
+        (square(224, 200), MIN_IOU_ALIKE - 0.01),
+        (square(224, 200, 13), MIN_IOU - 0.01),
+        (square(224, 200, 30), MIN_IOU - 0.01),
+    ],
+    ids=["far away", "of low quality", "a doubtful piece", "doubtful and too large"],
 )
 def test_a_mask_that_is_none_of_it_changes_nothing(box, iou):
     course = seen((4, 0), 6)
@@ -63,6 +70,22 @@ def test_a_mask_that_is_none_of_it_changes_nothing(box, iou):
     assert not course.see(6, box, iou)
     assert course == before
     assert course.box(7) == square(228, 200)
+
+
+def test_of_what_the_model_is_never_sure_a_mask_as_large_as_the_target_is_a_sight():
+    course = seen((4, 0), 6)
+    for t in range(6, 20):
+        assert course.see(t, square(200 + 4 * t, 200, 17), MIN_IOU_ALIKE)
+    assert course.box(20) == square(200 + 4 * 19, 200, 17)
+
+
+def test_what_was_carried_on_without_a_mask_is_where_its_pixels_were():
+    course = seen((4, 0), 6)
+    for t in range(6, 12):  # it speeds up
+        course.carry(t, (220 + 7 * (t - 5), 200))
+    assert course.box(12) == square(262, 200)
+    assert course.speed[0] > 6
+    assert course.box(15) == pytest.approx(square(262 + 4 * course.speed[0], 200))
 
 
 def test_a_part_of_the_target_moves_the_expectation_but_not_the_speed():

@@ -98,7 +98,7 @@ def test_a_window_around_a_point_is_as_near_as_the_frame_lets_it_be(x, y, side, 
 @given(st.integers(0, 400), st.integers(32, 512))
 def test_a_targets_window_grows_with_it_and_has_room_around_it(length, tile):
     side = tiling.side_of(length, tile)
-    assert side >= max(2 * length, 3 * tile // 8)
+    assert side >= max(7 * length // 5, 3 * tile // 8)
     assert side >= min(3 * length, 3 * tile // 4)
     assert side <= tiling.side_of(length + 1, tile)
     assert tiling.side_of(0, tile) == 3 * tile // 8  # the tiniest are seen the largest
@@ -187,7 +187,7 @@ def test_a_target_at_the_frames_edge_is_placed_where_it_is_in_the_window(bright)
 def test_a_target_larger_than_a_tile_gets_a_larger_window(bright):
     model, _ = bright
     found = tile_search.search(model, lights((200, 150), side=150), "the ship", 64)
-    assert 290 <= found.window.width <= 320  # twice as long
+    assert 200 <= found.window.width <= 225  # 1.4 times as long
     x0, y0, x1, y1 = found.window.box
     assert x0 <= 200
     assert y0 <= 150
