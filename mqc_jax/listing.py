@@ -32,30 +32,34 @@ class Shown(NamedTuple):
       area: in pixels.
       score: how likely it is one that was asked for, in [0, 1].
       whole: whether it ends before the window does, or where the frame does.
+      colour: RGB in [0, 255], the mean of the half of it that is shown most surely.
     """
 
     box: Box
     area: float
     score: float
     whole: bool
+    colour: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @property
     def middle(self) -> tuple[float, float]:
         return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
 
 
-def pieces(window: Window, logits: np.ndarray, score: float, size: tuple[int, int]) -> list[Shown]:
+def pieces(window: Window, logits: np.ndarray, score: float, frame: np.ndarray) -> list[Shown]:
     """The connected pieces of a window's mask.
 
     Args:
       logits: float [h, w] over the window.
       score: how good the window's mask is, in [0, 1]; a piece's is that times its mean probability.
-      size: the frame's `(H, W)`.
+      frame: uint8 RGB [H, W, 3].
     """
     rows, columns = logits.shape
+    size = frame.shape[:2]
     across, down = window.width / columns, window.height / rows
     count, labels, facts, _ = cv2.connectedComponentsWithStats((logits > 0).view(np.uint8), connectivity=8)
     left, top, right, bottom = window.box
+    colours = cv2.resize(window.cut(frame), (columns, rows), interpolation=cv2.INTER_AREA) if count > 1 else None
     found = []
     for i in range(1, count):
         x, y, width, height, cells = map(int, facts[i])
@@ -65,10 +69,12 @@ def pieces(window: Window, logits: np.ndarray, score: float, size: tuple[int, in
             round(value)
             for value in (left + x * across, top + y * down, left + (x + width) * across, top + (y + height) * down)
         )
-        sure = (1 / (1 + np.exp(-logits[labels == i].astype(np.float32)))).mean()
+        of_piece = logits[labels == i].astype(np.float32)
+        sure = (1 / (1 + np.exp(-of_piece))).mean()
+        colour = colours[labels == i][of_piece >= np.median(of_piece)].mean(0)
         cut = (x == 0 < left) or (y == 0 < top) or (x + width == columns and right < size[1])
         cut = cut or (y + height == rows and bottom < size[0])
-        found.append(Shown(box, cells * across * down, float(score * sure), not cut))
+        found.append(Shown(box, cells * across * down, float(score * sure), not cut, tuple(map(float, colour))))
     return found
 
 

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mqc_jax import imaging, listing, places
+from mqc_jax import colours, imaging, listing, places
 from mqc_jax.checkpoint import Model
 from mqc_jax.data.expressions import grid_cell, location
 from mqc_jax.models import functional
@@ -112,7 +112,10 @@ def candidates(model: Model, frame: np.ndarray, text: str, tile: int, ratio: flo
     extreme = places.extreme(bare)
     if extreme is not None:
         bare = extreme.bare
-    asked = bare if extreme is None else places.every(bare)
+    colour = colours.find(bare)
+    if colour is not None:
+        bare = colour.bare
+    asked = bare if extreme is None and colour is None else places.every(bare)
     agrees = lambda box: 1.0 if place is None else place.weight(box, size)  # noqa: E731
 
     windows = dict.fromkeys(window for scale in SCALES for window in cover(scale * tile, size))
@@ -122,19 +125,21 @@ def candidates(model: Model, frame: np.ndarray, text: str, tile: int, ratio: flo
         views = []
         for sight in look(model, frame, [window for window in windows if near[window] is part], asked):
             heat.add(sight.window, sight.coarse)
-            views.append((sight.window, listing.pieces(sight.window, sight.logits, sight.score, size)))
+            views.append((sight.window, listing.pieces(sight.window, sight.logits, sight.score, frame)))
             hint = max(hint, (sight.score * agrees(sight.point * 2), sight.point))
         objects = listing.objects(views)
         if objects:
             break
 
     def said(point: tuple[float, float], window: Window) -> str:
-        return text if place is None and extreme is None else _in_cell(bare, point, window)
+        return text if bare == text else _in_cell(bare, point, window)
 
     if not objects:
         window, box = _zoom(model, frame, hint[1], bare, tile)
         return [Found(window, said(hint[1], window), heat.map, box, 1.0)]
     chances = listing.likely(objects, [agrees(one.middle * 2) for one in objects])
+    if colour is not None:
+        chances = chances * colours.agreement([one.colour for one in objects], colour.name)
     if extreme is not None:
         chances = listing.chances(objects, chances, extreme.name)
     found = []

@@ -12,6 +12,7 @@ from mqc_jax.listing import Shown
 from mqc_jax.tiling import Window, cover
 
 SIZE = (200, 300)
+FRAME = np.zeros((*SIZE, 3), np.uint8)
 
 
 def logits(window: Window, boxes, grid: int = 32) -> np.ndarray:
@@ -27,7 +28,7 @@ def logits(window: Window, boxes, grid: int = 32) -> np.ndarray:
 def test_each_object_is_listed_once_whatever_windows_showed_of_it():
     boxes = [(20, 20, 40, 36), (130, 90, 150, 110), (260, 150, 290, 190)]
     windows = cover(64, SIZE) + cover(128, SIZE)
-    views = [(window, listing.pieces(window, logits(window, boxes), 0.9, SIZE)) for window in windows]
+    views = [(window, listing.pieces(window, logits(window, boxes), 0.9, FRAME)) for window in windows]
     found = sorted(listing.objects(views), key=lambda s: s.box)
     assert sum(len(pieces) for _, pieces in views) > len(found) == 3
     for one, box in zip(found, boxes, strict=True):
@@ -44,9 +45,9 @@ def test_a_piece_at_the_windows_edge_is_not_whole_unless_the_frame_ends_there():
         (Window(236, 136, 64, 64), (280, 180, 300, 200), True),
         (Window(200, 100, 64, 64), (250, 120, 280, 140), False),
     ]:
-        (one,) = listing.pieces(window, logits(window, [box]), 1.0, SIZE)
+        (one,) = listing.pieces(window, logits(window, [box]), 1.0, FRAME)
         assert one.whole is whole
-    assert listing.pieces(Window(0, 0, 64, 64), np.full((32, 32), -5.0), 1.0, SIZE) == []
+    assert listing.pieces(Window(0, 0, 64, 64), np.full((32, 32), -5.0), 1.0, FRAME) == []
 
 
 def test_a_better_view_of_a_part_does_not_replace_the_whole():

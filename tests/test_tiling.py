@@ -161,6 +161,25 @@ def test_the_place_in_the_sentence_chooses_among_equals(bright, text, corner):
     assert found.map[y + 6, x + 6] > 0.9
 
 
+@pytest.mark.parametrize(
+    ("text", "chosen"), [("the red boat", 0), ("the blue boat", 1), ("the leftmost blue boat at the bottom", 2)]
+)
+def test_the_colour_in_the_sentence_chooses_among_equals(bright, text, chosen):
+    model, seen = bright
+    corners = [(300, 60), (480, 260), (200, 400), (430, 420)]
+    frame = lights(*corners)
+    for (x, y), colour in zip(corners, [(200, 70, 60), (140, 150, 220), (140, 150, 220), (140, 150, 220)], strict=True):
+        frame[y : y + 12, x : x + 12] = colour
+    if chosen == 1:
+        frame[400:] = 20
+    found = tile_search.search(model, frame, text, 64)
+    x, y = corners[chosen]
+    assert np.abs(np.subtract(found.box, (x, y, x + 12, y + 12))).max() <= 4
+    assert found.text == "the boat at the center"
+    every = model.tokenizer.encode(["every boat"], model.config.bert.max_tokens)[0][0]
+    assert {ids for ids, _ in seen} == {tuple(every)}  # the model is asked for all, the pixels tell the colour
+
+
 def test_where_nothing_is_found_the_other_tiles_are_searched_too(bright):
     model, _ = bright
     found = tile_search.search(model, lights((540, 400)), "the boat at the top-left", 64)
