@@ -34,6 +34,8 @@ def first_window(rng: np.random.Generator, mask: np.ndarray, tile: int) -> Windo
 class Pursuit:
     """Moves a clip's window after its target, as `views.View` does with a target's masks.
 
+    It does not keep pace with the target's pixels: in training the memory is to learn from a target that moves.
+
     Attributes:
       window: what is seen of the next frame.
     """
