@@ -66,7 +66,7 @@ class BoxTracker:
                 follower = None
                 if mask.any():
                     follower = cv2.TrackerMIL.create()
-                    follower.init(frame, cv2.boundingRect(mask.astype(np.uint8)))
+                    follower.init(frame, self._box(mask))
                 self._followers.append(follower)
             return [self._first]
         masks = np.stack([self._moved(frame, *row) for row in zip(self._followers, self._first.masks, strict=True)])
@@ -78,13 +78,24 @@ class BoxTracker:
         return []
 
     @staticmethod
+    def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
+        """x, y, width and height around a mask, at least 8 pixels: in one of 4x4 OpenCV seeks features for ever."""
+        x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+        more_x, more_y = max(8 - width, 0), max(8 - height, 0)
+        x, y = (
+            min(max(v - more // 2, 0), side - 8)
+            for v, more, side in ((x, more_x, mask.shape[1]), (y, more_y, mask.shape[0]))
+        )
+        return x, y, width + more_x, height + more_y
+
+    @staticmethod
     def _moved(frame: np.ndarray, follower: Any, mask: np.ndarray) -> np.ndarray:
         if follower is None:
             return mask
         found, box = follower.update(frame)
         if not found:
             return np.zeros_like(mask)
-        x, y, _, _ = cv2.boundingRect(mask.astype(np.uint8))
+        x, y, _, _ = BoxTracker._box(mask)
         move = np.array([[1, 0, box[0] - x], [0, 1, box[1] - y]], np.float32)
         moved = cv2.warpAffine(mask.astype(np.uint8), move, mask.shape[::-1], flags=cv2.INTER_NEAREST)
         return moved.astype(bool)

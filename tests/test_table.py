@@ -61,6 +61,17 @@ def test_the_opencv_reference_moves_the_first_mask_with_its_box(tiny_model, monk
     assert tracker.finish() == []
 
 
+@pytest.mark.parametrize(("x", "y", "width", "height"), [(40, 30, 3, 2), (98, 78, 2, 2), (0, 0, 1, 5), (20, 10, 30, 3)])
+def test_the_opencv_reference_gets_a_box_that_it_can_follow(x, y, width, height):
+    mask = np.zeros((80, 100), bool)
+    mask[y : y + height, x : x + width] = True
+    left, top, across, down = variants.BoxTracker._box(mask)
+    assert min(across, down) >= 8  # it never came back from 3x2
+    assert mask[top : top + down, left : left + across].sum() == mask.sum()
+    assert 0 <= left <= 100 - across
+    assert 0 <= top <= 80 - down
+
+
 def test_targets_without_words_start_from_their_true_masks(tiny_dataset, tiny_model, tmp_path):
     source = open_source("ref_youtube_vos", tiny_dataset, "test")
     variants.compute("true_mask", tiny_model, variants.WithoutWords(source), tmp_path / "true_mask")
