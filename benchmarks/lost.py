@@ -8,10 +8,9 @@ sentence; those that frame 0 does not show are left out. Frames that show the ta
     followed    J is at least 0.5
     poor        J is from 0.1 to 0.5
     wrong       another thing has the mask, while the target is in the window
-    unseen      nothing counts as a sight of it (predicted IoU x presence is below `course.MIN_IOU`), while the target
-                is in the window
-    led away    the target's middle is outside the window, and what is inside counts as a sight
-    lost        the target's middle is outside the window, and nothing is seen
+    unseen      predicted IoU x presence is below `course.MIN_IOU`, while the target is in the window
+    led away    the target's middle is outside the window, and what has the mask is of that quality
+    lost        the target's middle is outside the window, and nothing of that quality is seen
 
 Means are over targets. The made data that this is meant for:
 

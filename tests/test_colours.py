@@ -66,12 +66,13 @@ def test_agreement_is_a_share_whatever_is_seen(seen, name):
         assert agreement.max() == 1
 
 
-@given(st.floats(0, 255), st.sampled_from(sorted(colours._COLOURS)))
+HUES = sorted(name for name, colour in colours._COLOURS.items() if np.ptp(colour) >= 40)
+
+
+@given(st.floats(0, 255), st.sampled_from(HUES))
 def test_haze_that_is_alike_for_all_changes_no_order_of_hues(light, name):
     """A thing of the colour itself, and its negative, through the same haze."""
     own = np.array(colours._COLOURS[name], float)
-    if np.ptp(own) < 40:
-        return  # white, grey and black have no hue
     negative = 2 * own.mean() - own
     seen = [0.4 * c + 0.6 * light for c in (own, negative)]
     assert colours.agreement(seen, name).argmax() == 0

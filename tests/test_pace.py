@@ -127,12 +127,13 @@ def test_large_things_are_found_in_smaller_frames(side, x, y):
     assert match.sure
 
 
-@pytest.mark.parametrize("at", [(0, 0), (194, 3), (-3, 150)])
-def test_at_the_frames_edge_it_is_found_as_far_as_it_is_in(at):
+@pytest.mark.parametrize("at", [(1, 1), (187, 3), (3, 147), (187, 147)])
+def test_it_is_found_up_to_the_frames_edge_and_not_looked_for_beyond(at):
     pattern = known(2, 12)
     place = at[0] + 6, at[1] + 6
-    match = pace.find(pattern, shown(2, 12, at), pattern.middle, place, 6)
-    assert match is None or np.abs(np.subtract(match.middle, place)).max() <= 6
+    match = pace.find(pattern, shown(2, 12, at), pattern.middle, (place[0] - 3, place[1] + 2), 6)
+    assert match.middle == place
+    assert match.found
     assert pace.find(pattern, shown(2, 12, at), pattern.middle, (-100.0, -100.0), 6) is None
 
 
