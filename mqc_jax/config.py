@@ -242,6 +242,7 @@ class DataConfig:
     every: float = 0.0  # probability that a further sentence means all objects of a class: "every yacht"
     stray: float = 0.0  # probability that a clip's window lies anywhere, and mostly does not show what is named
     follow: float = 0.0  # probability that a clip's window is made for its target and moves after it (model.tile > 0)
+    balance: float = 0.0  # probability that a clip is about any object of a class drawn first, evenly
     num_threads: int = 2
 
 

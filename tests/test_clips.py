@@ -126,7 +126,9 @@ def test_each_epoch_visits_each_expression_once_in_its_own_order(source):
 
 @pytest.mark.parametrize("options", [{"num_threads": 1}, {"num_threads": 4}, {"num_threads": 0}])
 def test_batches_do_not_depend_on_threads(source, options):
-    assert_equal(take(3, make(source), 4, **options), take(3, make(source), 4))
+    for balance in (0.0, 0.5):
+        dataset = make(source, balance=balance)
+        assert_equal(take(3, dataset, 4, **options), take(3, dataset, 4))
 
 
 def test_batches_do_not_depend_on_processes(source):
@@ -331,6 +333,7 @@ def test_reduced_decoding_hardly_changes_the_frame(tmp_path):
         ({"min_crop": 0.5, "max_crop": 0.4}, r"max_crop=0\.4"),
         ({"targets": -1}, "targets=-1"),
         ({"absent": 1.5}, r"absent=1\.5"),
+        ({"balance": -0.1}, r"balance=-0\.1"),
         ({"min_crop": 1.5}, r"min_crop=1\.5 must be a share .* or at least 16 pixels"),
         ({"min_crop": 0.5, "max_crop": 40}, "max_crop=40 must lie between .* and 1"),
         ({"min_crop": 40, "max_crop": 1.0}, "max_crop=1.0 must lie between min_crop=40 and any more"),
@@ -525,6 +528,58 @@ def test_windows_that_stray_ask_for_what_the_frame_shows_and_hold_what_the_windo
     assert {text.split()[0] for text in told} == {"every", "the"}
     assert empty > 90  # mostly nothing,
     assert whole.min() > 0  # not always
+
+
+def fleet(frames: int = 1) -> Gradient:
+    """Nine cars in each ninth of the frame, none of which the others leave a sentence, and one ferry with one."""
+    labels = np.zeros((frames, 180, 180), np.uint8)
+    for k in range(81):
+        row, column = 5 + 20 * (k // 9), 5 + 20 * (k % 9)
+        labels[:, row : row + 4, column : column + 4] = 2 + k
+    labels[:, 92:98, 82:98] = 1
+    categories = {1: "ferry"} | dict.fromkeys(range(2, 83), "small car")
+    return Gradient(labels, "the ferry at the center", categories)
+
+
+@pytest.mark.parametrize("start", ["first", "anywhere"])
+def test_balanced_clips_are_about_any_object_and_every_class_as_often(start):
+    source, seen = fleet(3), []
+    categories, labels = source.sequences[0].categories, source.labels(0, 0)
+    dataset = ClipDataset(
+        source, 96, 1, tokenize=lambda t: seen.append(t) or tokenize(t), min_crop=20, max_crop=30, square=True,
+        balance=1.0, start=start, seed=3,
+    )  # fmt: skip
+    about = Counter()
+    for i in range(200):
+        clip = dataset[i]
+        (top, left), (bottom, right) = ((clip["frames"][0, y, x, :2]).astype(int) for y, x in ((0, 0), (-1, -1)))
+        part = labels[top : bottom + 1, left : right + 1]
+        assert max(part.shape) <= 30
+        (named,) = (d.object_id for d in expressions.describe(part, categories) if d.text == seen[-1])
+        np.testing.assert_array_equal(clip["masks"][0, 0], resize_mask(part == named, 96))
+        assert clip["id"].split("/")[1] == f"object{named}"
+        about[named] += 1
+    assert 80 <= about.pop(1) <= 120  # one ferry is as much as 81 cars
+    assert len(about) > 50
+
+
+def test_balanced_clips_mix_with_those_of_the_datasets_sentences():
+    ids = [
+        make(fleet(), balance=balance, min_crop=20, max_crop=30)[i]["id"] for balance in (0.4, 0.0) for i in range(150)
+    ]
+    drawn = sum("/object" in name for name in ids[:150])
+    assert 40 <= drawn <= 80
+    assert not any("/object" in name for name in ids[150:])
+
+
+@pytest.mark.parametrize("categories", [{}, {1: "yacht", 7: "yacht"}])
+def test_without_another_object_to_draw_a_balanced_clip_is_the_sentences(categories):
+    labels = np.zeros((2, 30, 30), np.uint8)
+    labels[:, 4:6, 4:7] = 1  # too small for a clip of its own; object 7 is in no frame
+    dataset = make(Drawn(labels, "the yacht at the top-left", categories), balance=1.0, min_crop=16, max_crop=20)
+    for i in range(5):
+        assert dataset[i]["id"].split("/")[1] == "0"
+        assert dataset[i]["present"][0, 0]
 
 
 def test_turned_clips_lie_in_eight_ways_and_their_sentences_are_true_of_what_is_seen():

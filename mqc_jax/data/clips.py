@@ -6,12 +6,13 @@ Nothing is iterated and nothing is remembered: a clip is a function of (seed, in
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mqc_jax.config import SMALLEST_TILE
 from mqc_jax.data import paraphrases
+from mqc_jax.data.expressions import class_phrase
 from mqc_jax.data.pursuit import Pursuit, first_window
 from mqc_jax.data.source import Expression, VideoSource
 from mqc_jax.data.speech import Speech, is_positional, text_at
@@ -20,6 +21,7 @@ from mqc_jax.imaging import Turn, resize, resize_mask
 from mqc_jax.tiling import Window
 
 _SMALLEST_CROP = 16  # pixels
+_LEAST_AREA = 8  # pixels of an object that no sentence names, for a clip to be about it
 _TRIES = 8  # random starts tried before the first frame that shows the target is taken
 
 
@@ -71,6 +73,10 @@ class ClipDataset:
         large as the target's length asks for, and moves after the target. A clip whose sentence is not made from class
         and position is never cut.
       tile: side in pixels of the tiles that such a tracker searches, which its windows go by.
+      balance: probability that a clip is about any object that has a class, named by a sentence of the dataset or not,
+        rather than about the target of the epoch's next sentence. Its class is drawn first, all being as likely, since
+        what is common in a frame is rarely named: of many cars in one ninth of it no sentence singles one out, though
+        one does in a window.
 
     Raises:
       UserError: no expression has a known object, or a field is out of range.
@@ -97,12 +103,13 @@ class ClipDataset:
     class_map: bool = False
     follow: float = 0.0
     tile: int = 0
+    balance: float = 0.0
 
     def __post_init__(self) -> None:
         for field, least in (("image_size", 1), ("clip_length", 1), ("max_stride", 1), ("targets", 0)):
             if getattr(self, field) < least:
                 raise UserError(f"{field}={getattr(self, field)} must be at least {least}")
-        for field in ("reword", "placeless", "absent", "every", "stray", "follow"):
+        for field in ("reword", "placeless", "absent", "every", "stray", "follow", "balance"):
             if not 0 <= getattr(self, field) <= 1:
                 raise UserError(f"{field}={getattr(self, field)} must lie in [0, 1], since it is a probability")
         if self.follow and self.tile < SMALLEST_TILE:
@@ -128,6 +135,11 @@ class ClipDataset:
         ]
         if not self._pairs:
             raise UserError("no expression of the split names an object, so there is nothing to train on")
+        self._by_class: dict[str, list[tuple[int, int]]] = {}
+        if self.balance:
+            for index, sequence in enumerate(self.source.sequences):
+                for number, name in sorted(sequence.categories.items()):
+                    self._by_class.setdefault(name, []).append((index, number))
         self._speech = Speech(self.targets, self.reword, self.unheard, self.placeless, self.absent, self.every)
         self._order = functools.lru_cache(maxsize=4)(self._shuffled)
 
@@ -156,14 +168,36 @@ class ClipDataset:
           UserError: a file does not decode, or the target is in no annotated frame of its sequence.
         """
         epoch, position = divmod(int(index), len(self._pairs))
-        which, expression = self._pairs[self._order(epoch)[position]]
-        sequence = self.source.sequences[which]
         rng = np.random.default_rng((self.seed, 1, int(index)))
+        scene = None
+        if self.balance and rng.random() < self.balance and self._by_class:
+            scene = next(filter(None, (self._scene(rng, *self._draw(rng), drawn=True) for _ in range(_TRIES))), None)
+        if scene is None:
+            scene = self._scene(rng, *self._pairs[self._order(epoch)[position]])
+        return self._shown(scene)
+
+    def _draw(self, rng: np.random.Generator) -> tuple[int, Expression]:
+        """Any object, its class first: its sequence's number, and an expression whose sentence is still to be made."""
+        name = sorted(self._by_class)[rng.integers(len(self._by_class))]
+        which, number = self._by_class[name][rng.integers(len(self._by_class[name]))]
+        return which, Expression(f"object{number}", f"the {class_phrase(name)} at the center", (number,))
+
+    def _scene(
+        self, rng: np.random.Generator, which: int, expression: Expression, drawn: bool = False
+    ) -> "_Scene | None":
+        """Everything that is drawn of a clip about an expression's target.
+
+        Args:
+          drawn: whether its sentence is none of the dataset's; then None where no window has a sentence for it.
+        """
+        sequence = self.source.sequences[which]
         n_frames = len(sequence.frame_names)
-        first, labels, text = self._choose_start(rng, which, expression)
+        start = self._any_start(rng, which, expression) if drawn else self._choose_start(rng, which, expression)
+        if start is None:
+            return None
+        first, labels, text = start
         longest = (n_frames - 1 - first) // max(self.clip_length - 1, 1)
         stride = int(rng.integers(1, max(min(self.max_stride, longest), 1) + 1))
-        times = _forth_and_back(first, stride, self.clip_length, n_frames)
         turn, text = self._choose_turn(rng, labels, expression, sequence.categories, text)
         labels = turn(labels)
         size = labels.shape
@@ -178,9 +212,17 @@ class ClipDataset:
             targets = [self._speech.anywhere(rng, part, labels, sequence.categories) for _ in range(self.targets)]
         else:
             window, text = self._choose_window(rng, labels, expression, sequence.categories, text, follows)
-            part = window.cut(labels)
-            targets = self._speech.asked(rng, part, expression, sequence.categories, text)
+            if text is None:
+                return None
+            targets = self._speech.asked(rng, window.cut(labels), expression, sequence.categories, text)
+        return _Scene(which, expression, first, stride, turn, labels, window, targets, follows)
 
+    def _shown(self, scene: "_Scene") -> dict[str, Any]:
+        """The clip of a scene, as `__getitem__` gives it."""
+        which, expression, first, stride, turn, labels, window, targets, follows = scene
+        sequence, size = self.source.sequences[which], labels.shape
+        n_frames = len(sequence.frame_names)
+        times = _forth_and_back(first, stride, self.clip_length, n_frames)
         reduce = _reduction((window.height, window.width), self.image_size)
         side, count = self.image_size, len(targets)
         clip: dict[str, Any] = {
@@ -217,7 +259,7 @@ class ClipDataset:
             for name in ("input_ids", "attention_mask"):
                 clip[name] = np.stack([np.asarray(row[name], np.int32).reshape(-1) for row in tokens])
         if self.class_map:
-            clip["classes"] = _class_map(part, sequence.categories, side // 4)
+            clip["classes"] = _class_map(scene.window.cut(labels), sequence.categories, side // 4)
         clip["id"] = f"{sequence.name}/{expression.id}/{first}/{stride}"
         return clip
 
@@ -227,13 +269,13 @@ class ClipDataset:
         labels: np.ndarray,
         expression: Expression,
         categories: Mapping[int, str],
-        text: str,
-    ) -> tuple[Turn, str]:
+        text: str | None,
+    ) -> tuple[Turn, str | None]:
         """How the clip is turned, and the sentence that is true of the first frame then."""
         if self.turn and is_positional(expression, categories):
             turn = Turn(int(rng.integers(4)), bool(rng.integers(2)))
             found = text_at(turn(labels), expression, categories)
-            if found is not None:
+            if found is not None or text is None:
                 return turn, found
         return Turn(), text
 
@@ -243,9 +285,9 @@ class ClipDataset:
         labels: np.ndarray,
         expression: Expression,
         categories: Mapping[int, str],
-        text: str,
+        text: str | None,
         follows: bool,
-    ) -> tuple[Window, str]:
+    ) -> tuple[Window, str | None]:
         """Where the clip is cut to, and the sentence that is true of the first frame's part."""
         height, width = labels.shape
         if (follows or self.min_crop != 1) and is_positional(expression, categories):
@@ -267,6 +309,17 @@ class ClipDataset:
                     if found is not None:
                         return window, found
         return Window(0, 0, width, height), text
+
+    def _any_start(
+        self, rng: np.random.Generator, which: int, expression: Expression
+    ) -> tuple[int, np.ndarray, str | None] | None:
+        """The first frame of a clip about an object that no sentence may name: one that shows enough of it."""
+        last = max(len(self.source.sequences[which].frame_names) - self.clip_length, 0)
+        for t in (0,) if self.start == "first" else rng.integers(0, last + 1, size=2):
+            labels = self.source.labels(which, int(t))
+            if labels is not None and np.count_nonzero(expression.mask(labels)) >= _LEAST_AREA:
+                return int(t), labels, text_at(labels, expression, self.source.sequences[which].categories)
+        return None
 
     def _window_sides(self, rng: np.random.Generator, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of a window into a frame of `size` (H, W)."""
@@ -303,6 +356,21 @@ class ClipDataset:
             f"sequence {sequence.name!r}: the object {expression.object_ids} of expression {expression.id!r} "
             f"({expression.text!r}) is in none of its {n_frames} frames"
         )
+
+
+class _Scene(NamedTuple):
+    """What is drawn of a clip before its frames are decoded; `labels` are the first frame's, turned, and `window` is
+    that frame's."""
+
+    which: int
+    expression: Expression
+    first: int
+    stride: int
+    turn: Turn
+    labels: np.ndarray
+    window: Window
+    targets: list[tuple[Expression, str]]
+    follows: bool
 
 
 def _cut(window: Window, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -53,6 +53,7 @@ def make_dataset(config: Config, tokenizer: Tokenizer, split: str, training: boo
         class_map=training and config.model.classes > 0,
         follow=config.data.follow if training else 0.0,
         tile=config.model.tile,
+        balance=config.data.balance if training else 0.0,
     )
 
 
