@@ -1,48 +1,22 @@
 """The loader: a clip is a function of (seed, index), a batch of (seed, step), and only its own frames are decoded."""
 
-import dataclasses
-import itertools
-from collections import Counter
-
 import _layouts
 import numpy as np
 import pytest
+from clip_sources import Drawn, Spy, make, scene, take, tokenize
 
 from mqc_jax.data import clips, expressions, paraphrases
 from mqc_jax.data.batches import batches
 from mqc_jax.data.clips import ClipDataset
-from mqc_jax.data.source import Expression, Sequence, open_source
+from mqc_jax.data.source import open_source
 from mqc_jax.errors import UserError
 from mqc_jax.imaging import resize, resize_mask
-from mqc_jax.tiling import Window
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     root = _layouts.write_ref_youtube_vos(tmp_path_factory.mktemp("data"))
     return open_source("ref_youtube_vos", root, "train")
-
-
-def tokenize(text: str) -> dict:
-    """A stand-in with the tokenizer's interface: code points, padded to 40."""
-    codes = [ord(letter) for letter in text][:40]
-    return {
-        "input_ids": codes + [0] * (40 - len(codes)),
-        "attention_mask": [1] * len(codes) + [0] * (40 - len(codes)),
-    }
-
-
-def make(source, **changes) -> ClipDataset:
-    return ClipDataset(
-        source, **{"image_size": 32, "clip_length": 3, "max_stride": 3, "tokenize": tokenize, "seed": 5, **changes}
-    )
-
-
-def take(n, *args, **kwargs):
-    stream = batches(*args, **kwargs)
-    found = list(itertools.islice(stream, n))
-    stream.close()
-    return found
 
 
 def assert_equal(ours, theirs):
@@ -52,40 +26,6 @@ def assert_equal(ours, theirs):
         assert a.arrays.keys() == b.arrays.keys()
         for name in a.arrays:
             np.testing.assert_array_equal(a.arrays[name], b.arrays[name], err_msg=name)
-
-
-class Spy:
-    """Counts what is decoded."""
-
-    def __init__(self, source):
-        self._source, self.sequences = source, source.sequences
-        self.frames, self.annotations = Counter(), Counter()
-
-    def frame(self, sequence, t, reduce=1):
-        self.frames[sequence, t] += 1
-        return self._source.frame(sequence, t, reduce)
-
-    def labels(self, sequence, t):
-        self.annotations[sequence, t] += 1
-        return self._source.labels(sequence, t)
-
-
-class Drawn:
-    """A source made of arrays, for cases that files would only hide."""
-
-    def __init__(self, labels, text="the thing", categories=None, frames=None):
-        self._labels, self._frames = labels, frames
-        n, height, width = len(labels), *labels[0].shape
-        names = tuple(f"{t:05d}" for t in range(n))
-        expression = Expression("0", text, (1,))
-        self.sequences = (Sequence("s", names, (height, width), (expression,), categories or {}),)
-
-    def frame(self, sequence, t, reduce=1):
-        height, width = self._labels[t].shape
-        return np.full((-(-height // reduce), -(-width // reduce), 3), t, np.uint8)
-
-    def labels(self, sequence, t):
-        return self._labels[t]
 
 
 def test_shapes_dtypes_and_ranges(source):
@@ -218,65 +158,6 @@ def test_anywhere_leaves_free_sentences_alone():
     assert set(seen) == {"a boat that turns"}
 
 
-def crowd() -> np.ndarray:
-    """Labels [60, 90]: a yacht in the middle, one at the right, a ferry below."""
-    labels = np.zeros((60, 90), np.uint8)
-    labels[28:32, 40:46] = 1
-    labels[12:16, 70:76] = 2
-    labels[44:56, 40:60] = 3
-    return labels
-
-
-class Gradient(Drawn):
-    """Frames that say where each pixel was: red is the row, green the column."""
-
-    def frame(self, sequence, t, reduce=1):
-        rows, cols = np.indices(self._labels[t].shape)
-        return np.stack([rows, cols, np.zeros_like(rows)], -1).astype(np.uint8)
-
-
-def test_a_cut_clip_shows_one_window_and_says_what_is_true_of_it():
-    labels = crowd()
-    categories = {1: "yacht", 2: "yacht", 3: "ferry"}
-    seen = []
-    source = Gradient(np.stack([labels] * 3), "the yacht at the center", categories)
-    dataset = ClipDataset(source, 96, 3, tokenize=lambda t: seen.append(t) or tokenize(t), min_crop=0.3, seed=1)
-    windows = set()
-    for i in range(60):
-        clip = dataset[i]
-        (top, left), (bottom, right) = ((clip["frames"][0, y, x, :2]).astype(int) for y, x in ((0, 0), (-1, -1)))
-        rows, cols = bottom - top + 1, right - left + 1
-        windows.add((top, left, rows, cols))
-        assert 0.3 * 60 - 2 <= rows <= 60
-        assert 0.3 * 90 - 2 <= cols <= 90
-        part = labels[top : bottom + 1, left : right + 1]
-        np.testing.assert_array_equal(clip["masks"][0, 0], resize_mask(part == 1, 96))
-        assert 2 * np.count_nonzero(part == 1) > np.count_nonzero(labels == 1)
-        names = {d.object_id: d.text for d in expressions.describe(part, categories)}
-        assert seen[-1] == names[1]
-        for k in (1, 2):  # one window for the whole clip
-            np.testing.assert_array_equal(clip["frames"][k], clip["frames"][0])
-            np.testing.assert_array_equal(clip["masks"][0, k], clip["masks"][0, 0])
-    assert len(windows) > 40
-    assert len({text.rpartition(" at the ")[2] for text in seen}) > 5
-
-
-def test_a_free_sentence_keeps_its_whole_frame():
-    source = Gradient(np.stack([crowd()] * 2), "the boat that overtakes the other", {1: "yacht", 2: "yacht"})
-    for i in range(10):
-        frame = ClipDataset(source, 32, 2, min_crop=0.3, seed=1)[i]["frames"][0].astype(int)
-        np.testing.assert_array_equal(frame, resize(source.frame(0, 0), 32))
-
-
-def test_a_cut_clip_of_a_reduced_frame_is_that_of_the_whole_one(tmp_path):
-    root = _layouts.write_ref_youtube_vos(tmp_path, sequences=1, n_frames=2, size=(300, 420))
-    source = open_source("ref_youtube_vos", root, "train")
-    window = Window(40, 31, 280, 200)
-    whole = resize(clips._cut(window, source.frame(0, 0), (300, 420)), 64).astype(int)
-    reduced = resize(clips._cut(window, source.frame(0, 0, 2), (300, 420)), 64).astype(int)
-    assert np.abs(whole - reduced).mean() < 2
-
-
 def test_a_short_sequence_is_played_forth_and_back():
     labels = np.ones((3, 8, 8), np.uint8)
     clip = ClipDataset(Drawn(labels), 8, 7, max_stride=4)[0]
@@ -357,13 +238,6 @@ def test_a_broken_frame_stops_the_stream_by_name(tmp_path):
         take(1, make(open_source("ref_youtube_vos", root, "train")), 2)
 
 
-def scene() -> Gradient:
-    """Four objects that can be told apart, in 3 frames; object 2 leaves."""
-    labels = np.zeros((3, 60, 90), np.uint8)
-    labels[:, 5:13, 5:15], labels[:2, 5:13, 70:80], labels[:, 45:53, 40:50], labels[:, 25:33, 70:80] = 1, 2, 3, 4
-    return Gradient(labels, "the yacht at the top-left", {1: "yacht", 2: "yacht", 3: "freighter", 4: "small car"})
-
-
 def test_several_sentences_share_a_clips_frames():
     seen = []
     dataset = ClipDataset(scene(), 96, 3, tokenize=lambda t: seen.append(t) or tokenize(t), targets=4, seed=2)
@@ -419,26 +293,6 @@ def test_a_class_map_says_what_covers_most_of_each_cell():
     np.testing.assert_array_equal(clip["classes"][where], expected[where])
 
 
-def test_windows_stay_within_their_bounds():
-    dataset = ClipDataset(scene(), 96, 1, min_crop=0.4, max_crop=0.5)
-    for i in range(30):
-        frame = dataset[i]["frames"][0]
-        rows = int(frame[-1, 0, 0]) - int(frame[0, 0, 0]) + 1
-        assert 0.4 * 60 - 2 <= rows <= 0.5 * 60 + 2 or rows == 60  # the whole frame where no sentence fits
-
-
-@pytest.mark.parametrize("square", [False, True])
-def test_windows_may_be_given_in_pixels(square):
-    dataset = ClipDataset(scene(), 96, 1, min_crop=24, max_crop=30, square=square)
-    seen = set()
-    for i in range(30):
-        frame = dataset[i]["frames"][0].astype(int)
-        rows, cols = (frame[-1, -1, axis] - frame[0, 0, axis] + 1 for axis in (0, 1))
-        seen.add((rows, cols) == (60, 90))  # the whole frame where no sentence fits
-        assert (rows, cols) == (60, 90) or all(24 - 2 <= side <= 30 + 2 for side in (rows, cols))
-    assert False in seen
-
-
 def test_splits_are_read_one_after_the_other(tmp_path):
     root = _layouts.write_ref_youtube_vos(tmp_path, "train", sequences=2)
     _layouts.write_ref_youtube_vos(tmp_path, "test", sequences=1)
@@ -474,14 +328,6 @@ def test_a_sentence_without_a_place_fits_one_object_of_the_frame():
     assert len(placeless) > 6  # and others that the frame does not show
 
 
-def test_square_windows_have_the_shorter_sides_share():
-    dataset = ClipDataset(scene(), 96, 1, min_crop=0.4, max_crop=0.5, square=True)
-    for i in range(30):
-        frame = dataset[i]["frames"][0].astype(int)
-        rows, cols = (frame[-1, -1, axis] - frame[0, 0, axis] + 1 for axis in (0, 1))
-        assert abs(rows - cols) <= 2 or (rows, cols) == (60, 90)
-
-
 def test_unheard_words_are_those_kept_from_training():
     texts = {}
     for unheard in (False, True):
@@ -508,119 +354,3 @@ def test_further_sentences_may_mean_all_of_a_class():
             shown = np.isin(scene().labels(0, 0), members.get(text, ()))
             np.testing.assert_array_equal(clip["masks"][row, 0], resize_mask(shown, 96))
     assert set(members) < told
-
-
-def test_windows_that_stray_ask_for_what_the_frame_shows_and_hold_what_the_window_shows_of_it():
-    seen = []
-    dataset = ClipDataset(
-        scene(), 96, 1, tokenize=lambda t: seen.append(t) or tokenize(t), targets=3, every=0.5, stray=1.0, min_crop=20,
-        max_crop=40, square=True,
-    )  # fmt: skip
-    told, empty, whole = set(), 0, np.zeros((3,), int)
-    for i in range(60):
-        seen.clear()
-        clip = dataset[i]
-        told.update(seen)
-        np.testing.assert_array_equal(clip["present"][:, 0], clip["masks"][:, 0].any((1, 2)))
-        empty += np.count_nonzero(~clip["present"])
-        whole += clip["present"][:, 0]
-    assert {text.removeprefix("every ").removeprefix("the ") for text in told} == {"yacht", "freighter", "small car"}
-    assert {text.split()[0] for text in told} == {"every", "the"}
-    assert empty > 90  # mostly nothing,
-    assert whole.min() > 0  # not always
-
-
-def fleet(frames: int = 1) -> Gradient:
-    """Nine cars in each ninth of the frame, none of which the others leave a sentence, and one ferry with one."""
-    labels = np.zeros((frames, 180, 180), np.uint8)
-    for k in range(81):
-        row, column = 5 + 20 * (k // 9), 5 + 20 * (k % 9)
-        labels[:, row : row + 4, column : column + 4] = 2 + k
-    labels[:, 92:98, 82:98] = 1
-    categories = {1: "ferry"} | dict.fromkeys(range(2, 83), "small car")
-    return Gradient(labels, "the ferry at the center", categories)
-
-
-@pytest.mark.parametrize("start", ["first", "anywhere"])
-def test_balanced_clips_are_about_any_object_and_every_class_as_often(start):
-    source, seen = fleet(3), []
-    categories, labels = source.sequences[0].categories, source.labels(0, 0)
-    dataset = ClipDataset(
-        source, 96, 1, tokenize=lambda t: seen.append(t) or tokenize(t), min_crop=20, max_crop=30, square=True,
-        balance=1.0, start=start, seed=3,
-    )  # fmt: skip
-    about = Counter()
-    for i in range(200):
-        clip = dataset[i]
-        (top, left), (bottom, right) = ((clip["frames"][0, y, x, :2]).astype(int) for y, x in ((0, 0), (-1, -1)))
-        part = labels[top : bottom + 1, left : right + 1]
-        assert max(part.shape) <= 30
-        (named,) = (d.object_id for d in expressions.describe(part, categories) if d.text == seen[-1])
-        np.testing.assert_array_equal(clip["masks"][0, 0], resize_mask(part == named, 96))
-        assert clip["id"].split("/")[1] == f"object{named}"
-        about[named] += 1
-    assert 80 <= about.pop(1) <= 120  # one ferry is as much as 81 cars
-    assert len(about) > 50
-
-
-def test_balanced_clips_mix_with_those_of_the_datasets_sentences():
-    ids = [
-        make(fleet(), balance=balance, min_crop=20, max_crop=30)[i]["id"] for balance in (0.4, 0.0) for i in range(150)
-    ]
-    drawn = sum("/object" in name for name in ids[:150])
-    assert 40 <= drawn <= 80
-    assert not any("/object" in name for name in ids[150:])
-
-
-@pytest.mark.parametrize("categories", [{}, {1: "yacht", 7: "yacht"}])
-def test_without_another_object_to_draw_a_balanced_clip_is_the_sentences(categories):
-    labels = np.zeros((2, 30, 30), np.uint8)
-    labels[:, 4:6, 4:7] = 1  # too small for a clip of its own; object 7 is in no frame
-    dataset = make(Drawn(labels, "the yacht at the top-left", categories), balance=1.0, min_crop=16, max_crop=20)
-    for i in range(5):
-        assert dataset[i]["id"].split("/")[1] == "0"
-        assert dataset[i]["present"][0, 0]
-
-
-def test_turned_clips_lie_in_eight_ways_and_their_sentences_are_true_of_what_is_seen():
-    seen, ways = [], set()
-    dataset = ClipDataset(scene(), 180, 3, tokenize=lambda t: seen.append(t) or tokenize(t), targets=3, turn=True)
-    labels, categories = scene().labels(0, 0), scene().sequences[0].categories
-    for i in range(60):
-        seen.clear()
-        clip = dataset[i]
-        rows, cols = (clip["frames"][0, ..., axis].astype(int) for axis in (0, 1))
-        # Each pixel says where in the frame it was taken.
-        np.testing.assert_array_equal(clip["frames"][0, ..., :2], clip["frames"][2, ..., :2])
-        lies = labels[rows, cols]
-        way = next(
-            (k, m) for k in range(4) for m in (False, True) if corners(labels, k, m) == tuple(lies_at(rows, cols))
-        )
-        ways.add(way)
-        turned = np.rot90(labels[:, ::-1] if way[1] else labels, way[0])
-        named = {d.text: d.object_id for d in expressions.describe(turned, categories)}
-        assert set(seen) <= set(named)
-        for row, text in enumerate(seen):
-            mask = clip["masks"][row, 0].astype(bool)
-            assert (mask != (lies == named[text])).mean() < 0.01  # resizing differs along borders
-    assert len(ways) == 8
-
-
-def lies_at(rows: np.ndarray, cols: np.ndarray) -> list[tuple[int, int]]:
-    """Where in the frame the picture's corners are from: top-left, top-right, bottom-left."""
-    return [(int(rows[y, x]), int(cols[y, x])) for y, x in ((0, 0), (0, -1), (-1, 0))]
-
-
-def corners(labels: np.ndarray, quarters: int, mirrored: bool) -> tuple[tuple[int, int], ...]:
-    """`lies_at` of a frame turned so."""
-    rows, cols = np.indices(labels.shape)
-    turn = lambda x: np.rot90(x[:, ::-1] if mirrored else x, quarters)  # noqa: E731
-    return tuple(lies_at(turn(rows), turn(cols)))
-
-
-def test_what_is_not_made_from_class_and_position_is_never_turned():
-    told = Gradient(scene().labels(0, 0)[None], "the yacht that turns", {1: "yacht", 2: "yacht"})
-    straight = ClipDataset(told, 90, 1)
-    turned = dataclasses.replace(straight, turn=True)
-    for i in range(10):
-        np.testing.assert_array_equal(turned[i]["frames"], straight[i]["frames"])
