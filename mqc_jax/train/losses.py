@@ -11,13 +11,16 @@ from mqc_jax.config import LossConfig
 from mqc_jax.models import registration, torch_ops
 from mqc_jax.models.mqc_sam import Output
 
+_SLIVER, _NOTHING = 1 / 1024, 1 / 64  # of a frame's pixels
+
 
 def focal(logits: jax.Array, target: jax.Array, config: LossConfig) -> jax.Array:
     """Sigmoid focal loss (Lin et al. 2017): float [B, H, W], target in {0, 1} -> [B].
 
     The mean over pixels (SAM2) makes a target of 0.1 % of the frame count a thousandth of what surrounds it; the sum
-    over pixels divided by the target's (Lin et al.'s own normalisation) gives targets of all sizes one voice. Of a
-    frame without the target it is the mean either way.
+    over pixels divided by the target's (Lin et al.'s own normalisation) gives targets of all sizes one voice. What is
+    smaller than `_SLIVER` of the frame counts as if it were as large, and a frame without the target as if it had one of
+    `_NOTHING` of it, or its few wrong pixels would count a thousand times less than those beside a target.
     """
     cross_entropy = optax.sigmoid_binary_cross_entropy(logits, target)
     probability = jax.nn.sigmoid(logits)
@@ -26,8 +29,8 @@ def focal(logits: jax.Array, target: jax.Array, config: LossConfig) -> jax.Array
     values = weight * missed**config.focal_gamma * cross_entropy
     if config.focal_per == "pixel":
         return values.mean((-2, -1))
-    pixels = target.sum((-2, -1))
-    return values.sum((-2, -1)) / jnp.where(pixels > 0, pixels, values.shape[-2] * values.shape[-1])
+    pixels, frame = target.sum((-2, -1)), values.shape[-2] * values.shape[-1]
+    return values.sum((-2, -1)) / jnp.where(pixels > 0, jnp.maximum(pixels, _SLIVER * frame), _NOTHING * frame)
 
 
 def dice(logits: jax.Array, target: jax.Array) -> jax.Array:
