@@ -16,7 +16,11 @@ from mqc_jax.tiling import Window
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels of the frame, the latter two exclusive."""
 
-_SAME = 0.5  # of the smaller box is in the larger one: two windows' views of one object
+_SAME = 0.4  # IoU of the boxes of two windows' views of one object
+_INSIDE = 0.5  # share of a piece that is cut off by its window's edge that lies in the object that it is a part of
+_CUT = 0.25  # how much the box of such a piece counts
+_USUAL = (0.03, 0.35)  # lengths of what windows of a size should show, as a share of their side
+_UNSEEN = 0.02  # what a size of windows that shows nothing counts as
 _LEAST_CELLS = 6  # of a mask's grid that a piece has; smaller ones are mostly noise
 _FRAGMENT = 0.5  # of the likely ones' area: what is smaller is more likely a fragment or noise than one of them
 _CONTRAST = 1.5  # scores are no probabilities: by how much more likely the better ones are
@@ -81,42 +85,84 @@ def pieces(window: Window, logits: np.ndarray, score: float, frame: np.ndarray) 
 def objects(views: Sequence[tuple[Window, list[Shown]]]) -> list[Shown]:
     """What several windows showed as one list of objects.
 
+    Two pieces are of one object where their boxes are alike, or one of them is cut off by its window's edge and lies
+    mostly in the other. A piece that is whole and lies in a larger one stays a thing of its own: it may be a fragment
+    of it, or the boat beside the quay that was outlined with it.
+
     Args:
       views: each window, also those that showed nothing, and its `pieces`.
 
     Returns:
-      For each object its best view, a whole one if there is one. Its score is the mean over all windows of one size
-      that have it well inside, 0 counting for those that did not show it, of the size for which that is the largest: a
-      small target is not seen in a large window, and what one window alone shows is mostly a mistake.
+      For each object the view that the others agree with best, a whole one if there is one. Its score is half of that
+      of the size of windows that shows it best, a small target not being seen in a large window, and half of all sizes'
+      in which it should be seen, for which see `_agreed`: what one window alone shows is mostly a mistake.
     """
-    found: list[tuple[Shown, dict[int, float]]] = []  # the best view, and the best score in each window
+    found: list[
+        tuple[list[Shown], dict[int, float]]
+    ] = []  # its views, the best first, and the best score in each window
     every = [(piece, k) for k, (_, pieces_of) in enumerate(views) for piece in pieces_of]
     for piece, k in sorted(every, key=lambda one: (one[0].whole, one[0].score), reverse=True):
-        for best, scores in found:
-            if _overlap(piece.box, best.box) >= _SAME:
+        for members, scores in found:
+            if _alike(piece.box, members[0].box) >= _SAME or (
+                not piece.whole and _overlap(piece.box, members[0].box) >= _INSIDE
+            ):
+                members.append(piece)
                 scores[k] = max(scores.get(k, 0.0), piece.score)
                 break
         else:
-            found.append((piece, {k: piece.score}))
-    return [best._replace(score=_agreed(best, scores, [window for window, _ in views])) for best, scores in found]
+            found.append(([piece], {k: piece.score}))
+    windows = [window for window, _ in views]
+    best = [(_middle_view(members), scores) for members, scores in found]
+    return [one._replace(score=_agreed(one, scores, windows)) for one, scores in best]
+
+
+def _middle_view(views: Sequence[Shown]) -> Shown:
+    """The view whose box is most like the others', the better ones counting more."""
+    trust = np.array([one.score * (1.0 if one.whole else _CUT) for one in views])
+    alike = np.array([[_alike(one.box, other.box) for other in views] for one in views])
+    return views[int(np.argmax(alike @ trust * [1.0 if one.whole else _CUT for one in views]))]
 
 
 def _agreed(one: Shown, scores: dict[int, float], windows: Sequence[Window]) -> float:
+    """An object's score, from its score in each window that shows it.
+
+    Of one size of windows it is the mean over those that have it well inside, 0 counting for those that did not show
+    it. The sizes are put together as the mean of the best of them and of the geometric mean of those in which its
+    length is a usual one.
+    """
     x, y = one.middle
-    by_size: dict[tuple[int, int], list[float]] = {}
+    by_size: dict[int, list[float]] = {}
     for k, window in enumerate(windows):
         left, top, right, bottom = window.box
         if k in scores or (left + _EDGE <= x < right - _EDGE and top + _EDGE <= y < bottom - _EDGE):
-            by_size.setdefault(window[2:], []).append(scores.get(k, 0.0))
-    return max(float(np.mean(of_size)) for of_size in by_size.values())
+            by_size.setdefault(max(window[2:]), []).append(scores.get(k, 0.0))
+    means = {side: float(np.mean(of_size)) for side, of_size in by_size.items()}
+    length, best = max(one.box[2] - one.box[0], one.box[3] - one.box[1]), max(means.values())
+    usual = [mean for side, mean in means.items() if _USUAL[0] <= length / side <= _USUAL[1]]
+    if not usual:
+        return best
+    return (best + float(np.exp(np.mean(np.log(np.array(usual) + _UNSEEN)))) - _UNSEEN) / 2
 
 
 def _overlap(one: Box, other: Box) -> float:
     """What the boxes share, as a part of the smaller."""
+    return _shared(one, other) / max(min(_area(one), _area(other)), 1)
+
+
+def _alike(one: Box, other: Box) -> float:
+    """What the boxes share, as a part of what either covers (IoU)."""
+    shared = _shared(one, other)
+    return shared / max(_area(one) + _area(other) - shared, 1)
+
+
+def _shared(one: Box, other: Box) -> int:
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
-    least = min((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
-    return max(width, 0) * max(height, 0) / max(least, 1)
+    return max(width, 0) * max(height, 0)
+
+
+def _area(box: Box) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def likely(objects: Sequence[Shown], agreement: Sequence[float]) -> np.ndarray:

@@ -4,8 +4,9 @@
    something else inside a tile; "leftmost" and its like would, too, and such a sentence asks for every object of its
    class. Pieces of all masks are listed, what several tiles show being one object (`listing`). How likely each is one
    of those meant is told by presence x predicted IoU x the coarse map's peak x how sure its mask is, over all tiles
-   that have it inside, and by how well it agrees with the place in the sentence (`places.Place.weight`). Tiles that
-   cannot agree are not looked at, unless nothing is found in the others. The likeliest is chosen, or the likeliest
+   that have it inside, and by how well it agrees with the place in the sentence (`places.Place.weight`). Where nothing
+   is likely, tiles of half a side take a closer look. Tiles that cannot agree with the place are not looked at, unless
+   nothing is found in the others. The likeliest is chosen, or the likeliest
    leftmost; others that are nearly as likely come with it, for motion to choose among (`paths`).
 2. Where no tile shows it whole, windows of one, two, four, ... tile sides around it are looked at. The target grows
    from window to window as long as the smaller one shows only a part of it; the first window from which it does not
@@ -23,6 +24,7 @@ import numpy as np
 
 from mqc_jax import colours, imaging, listing, places
 from mqc_jax.checkpoint import Model
+from mqc_jax.config import SMALLEST_TILE
 from mqc_jax.data.expressions import grid_cell, location
 from mqc_jax.models import functional
 from mqc_jax.models.mqc_sam import MQCSAM
@@ -40,6 +42,7 @@ SCALES = (1, 2)
 MOST = 8
 """Objects that a sentence may mean, at most."""
 
+_SURE = 0.25  # score of an object for which no closer look is taken (180 frames of seeds 904 and 905, docs/tiles.md)
 _UNLIKELY = 0.1  # tiles whose best point agrees less with the sentence's place are left for later
 _SAME_EXTENT = 0.75
 _NO_MASK = 1e-3  # weight of a tile in which only the coarse map has a peak
@@ -118,17 +121,23 @@ def candidates(model: Model, frame: np.ndarray, text: str, tile: int, ratio: flo
     asked = bare if extreme is None and colour is None else places.every(bare)
     agrees = lambda box: 1.0 if place is None else place.weight(box, size)  # noqa: E731
 
-    windows = dict.fromkeys(window for scale in SCALES for window in cover(scale * tile, size))
-    near = {window: agrees(window.box) >= _UNLIKELY for window in windows}
-    objects, hint = [], (-1.0, (0.0, 0.0))
-    for part in (True, False):
-        views = []
-        for sight in look(model, frame, [window for window in windows if near[window] is part], asked):
+    tiles = dict.fromkeys(window for scale in SCALES for window in cover(scale * tile, size))
+    halves = dict.fromkeys(cover(max(tile // 2, SMALLEST_TILE), size))
+    near = {window for window in (*tiles, *halves) if agrees(window.box) >= _UNLIKELY}
+    views, objects, hint = [], [], (-1.0, (0.0, 0.0))
+    stages = (
+        [window for window in tiles if window in near],
+        [window for window in halves if window in near and window not in tiles],
+        [window for window in tiles if window not in near],
+    )
+    for stage, windows in enumerate(stages):
+        for sight in look(model, frame, windows, asked):
             heat.add(sight.window, sight.coarse)
             views.append((sight.window, listing.pieces(sight.window, sight.logits, sight.score, frame)))
             hint = max(hint, (sight.score * agrees(sight.point * 2), sight.point))
         objects = listing.objects(views)
-        if objects:
+        sure = max((one.score * agrees(one.middle * 2) for one in objects), default=0.0)
+        if sure >= _SURE or (stage and objects):
             break
 
     def said(point: tuple[float, float], window: Window) -> str:

@@ -62,11 +62,33 @@ def test_what_few_of_the_windows_that_have_it_inside_show_scores_low():
     windows = [Window(x, 0, 64, 64) for x in (0, 10, 20, 200)]
     (found,) = listing.objects([(windows[0], [one]), *((window, []) for window in windows[1:])])
     assert found.score == pytest.approx(0.8 / 3)
-    # Larger windows in which it is too small to be seen do not count against it.
-    larger = [(Window(0, 0, 128, 128), []), (Window(10, 10, 128, 128), [])]
-    (found,) = listing.objects([*((window, [one]) for window in windows[:3]), (windows[3], []), *larger])
+    seen = [*((window, [one]) for window in windows[:3]), (windows[3], [])]
+    # Windows in which it is too small to be seen do not count against it,
+    large = [(Window(0, 0, 400, 400), []), (Window(10, 10, 400, 400), [])]
+    (found,) = listing.objects([*seen, *large])
     assert found.score == pytest.approx(0.8)
+    # those of a size that should show it do.
+    larger = [(Window(0, 0, 128, 128), []), (Window(10, 10, 128, 128), [])]
+    (found,) = listing.objects([*seen, *larger])
+    assert 0.4 < found.score < 0.5
     assert listing.objects(larger) == []
+
+
+def test_a_fragment_does_not_stand_for_what_it_lies_in():
+    window, other = Window(0, 0, 128, 128), Window(20, 0, 128, 128)
+    aircraft = Shown((30, 30, 70, 70), 700, 0.6, True)
+    tail = Shown((60, 44, 68, 54), 60, 0.7, True)
+    found = listing.objects([(window, [tail]), (other, [aircraft]), (window, [aircraft])])
+    assert {one.box for one in found} == {aircraft.box, tail.box}
+
+
+@given(st.permutations(range(3)))
+def test_an_objects_box_is_that_of_the_view_that_others_agree_with(order):
+    windows = [Window(x, 0, 128, 128) for x in (0, 10, 20)]
+    odd = Shown((30, 30, 54, 50), 400, 0.7, True)
+    pieces = [odd, Shown((30, 30, 70, 50), 800, 0.6, True), Shown((31, 30, 71, 50), 800, 0.65, True)]
+    (found,) = listing.objects([(windows[k], [pieces[k]]) for k in order])
+    assert found.box != odd.box
 
 
 SHOWN = st.lists(st.tuples(st.floats(0, 1), st.integers(1, 10_000), st.floats(0, 1)), min_size=1, max_size=8)

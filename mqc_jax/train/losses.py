@@ -19,8 +19,8 @@ def focal(logits: jax.Array, target: jax.Array, config: LossConfig) -> jax.Array
 
     The mean over pixels (SAM2) makes a target of 0.1 % of the frame count a thousandth of what surrounds it; the sum
     over pixels divided by the target's (Lin et al.'s own normalisation) gives targets of all sizes one voice. What is
-    smaller than `_SLIVER` of the frame counts as if it were as large, and a frame without the target as if it had one of
-    `_NOTHING` of it, or its few wrong pixels would count a thousand times less than those beside a target.
+    smaller than `_SLIVER` of the frame counts as if it were as large, and a frame without the target as if it had one
+    of `_NOTHING` of it, or its few wrong pixels would count a thousand times less than those beside a target.
     """
     cross_entropy = optax.sigmoid_binary_cross_entropy(logits, target)
     probability = jax.nn.sigmoid(logits)
