@@ -60,11 +60,14 @@ def get_config(stage: str = "encoder") -> ml_collections.ConfigDict:
         return c
     # A tiled search looks at windows of ground, and tiny targets are followed in small ones: both must be learned.
     c.data.update(reword=0.4, placeless=0.5, absent=0.2, every=0.6, stray=0.3, min_crop=48, max_crop=230)
-    c.loss.update(focal=60.0, classes=0.5)
+    # A sentence seldom names what is small and common: any annotated object may be what a clip is about, and what is
+    # small counts as much as what is large.
+    c.data.balance = 0.6
+    c.loss.update(focal=2.0, focal_per="target", classes=0.5)
     c.optim.update(rule="muon", average=0.99)
     if stage == "words":
         # In three parts a step takes 2.0 s rather than 2.4: what is passed on between operations stays in the cache.
-        c.steps, c.batch_size, c.accumulate, c.data.targets = 2400, 6, 3, 3
+        c.steps, c.batch_size, c.accumulate, c.data.targets, c.data.follow = 2600, 6, 3, 3, 0.3
         c.optim.update(learning_rate=6e-4, warmup_steps=20)
         return c
     # What a first frame passes through stays as it is: a frame costs no backward pass through the encoder, clips undo
@@ -74,8 +77,8 @@ def get_config(stage: str = "encoder") -> ml_collections.ConfigDict:
     c.model.classes, c.loss.classes = 0, 0.0
     # Most windows are the tracker's: made for one target, and moved after it.
     c.data.update(data_dir="data/clips", clip_length=8, max_stride=2, targets=1, max_crop=200, follow=0.85)
-    c.data.update(every=0.0, absent=0.0, stray=0.0)
-    c.steps, c.batch_size, c.accumulate = 600, 4, 2
+    c.data.update(every=0.0, absent=0.0, stray=0.0, balance=0.3)
+    c.steps, c.batch_size, c.accumulate = 700, 4, 2
     c.optim.update(learning_rate=4e-4, warmup_steps=20, average=0.98)
     c.optim.freeze = (f"(?!{'|'.join(memory)})",)
     c.loss.update(teacher_forcing=0.8, teacher_forcing_steps=120_000)  # as good as constant
