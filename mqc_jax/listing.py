@@ -22,6 +22,8 @@ _CUT = 0.25  # how much the box of such a piece counts
 _USUAL = (0.03, 0.35)  # lengths of what windows of a size should show, as a share of their side
 _UNSEEN = 0.02  # what a size of windows that shows nothing counts as
 _LEAST_CELLS = 6  # of a mask's grid that a piece has; smaller ones are mostly noise
+_FRAGMENT_AREA, _FRAGMENT_INSIDE = 0.6, 0.8  # a fragment's area in the object's, and how much of its box lies in it
+_FRAGMENT_OF, _FRAGMENT_WEIGHT = 0.4, 0.25  # how likely the object is beside its fragment, and what that counts then
 _FRAGMENT = 0.5  # of the likely ones' area: what is smaller is more likely a fragment or noise than one of them
 _CONTRAST = 1.5  # scores are no probabilities: by how much more likely the better ones are
 _SURE = 0.95  # the likeliest may still be none
@@ -169,7 +171,8 @@ def likely(objects: Sequence[Shown], agreement: Sequence[float]) -> np.ndarray:
     """How likely each object is one of those meant, float [n] in [0, 0.95]; the likeliest has 0.95.
 
     Objects of one class in one frame are of one size, more or less, while pieces of an object and of the ground are
-    smaller. What is smaller than half of the likely ones counts the less.
+    smaller. What is smaller than half of the likely ones counts the less, and so does what lies in a larger one that is
+    nearly as likely: it is a fragment of it.
 
     Args:
       agreement: how well each agrees with the sentence's place, in [0, 1].
@@ -180,11 +183,28 @@ def likely(objects: Sequence[Shown], agreement: Sequence[float]) -> np.ndarray:
         values = scores
     if not values.any():
         return values
+    values = values * np.where(_fragments(objects, values), _FRAGMENT_WEIGHT, 1.0)
     values = values / values.max()  # far from the place they are so small that their squares would all be 0
     area = np.array([one.area for one in objects])
     typical = np.exp(np.average(np.log(area), weights=values**2))
     values = values * np.minimum(1.0, area / (_FRAGMENT * typical))
     return _SURE * (values / values.max()) ** _CONTRAST
+
+
+def _fragments(objects: Sequence[Shown], values: np.ndarray) -> np.ndarray:
+    """Which objects lie in a larger one that is nearly as likely: bool [n]."""
+    return np.array(
+        [
+            any(
+                one.area < _FRAGMENT_AREA * other.area
+                and _area(one.box) < _area(other.box)
+                and _overlap(one.box, other.box) >= _FRAGMENT_INSIDE
+                and theirs >= _FRAGMENT_OF * value
+                for other, theirs in zip(objects, values, strict=True)
+            )
+            for one, value in zip(objects, values, strict=True)
+        ]
+    )
 
 
 def chances(objects: Sequence[Shown], likely: Sequence[float], name: str) -> np.ndarray:

@@ -91,6 +91,15 @@ def test_an_objects_box_is_that_of_the_view_that_others_agree_with(order):
     assert found.box != odd.box
 
 
+@pytest.mark.parametrize(("score", "first"), [(0.6, 0), (0.2, 1)])
+def test_a_fragment_counts_less_than_the_likely_object_that_it_lies_in(score, first):
+    aircraft, tail = Shown((30, 30, 70, 70), 700, score, True), Shown((60, 44, 68, 54), 60, 0.7, True)
+    cars = [Shown((x, 100, x + 8, 110), 60, 0.6, True) for x in range(0, 100, 20)]  # so that small things are usual
+    likely = listing.likely([aircraft, tail, *cars], [1.0] * 7)
+    assert np.argmax(likely[:2]) == first
+    assert (likely[2:] > 0.5).all()
+
+
 SHOWN = st.lists(st.tuples(st.floats(0, 1), st.integers(1, 10_000), st.floats(0, 1)), min_size=1, max_size=8)
 
 
