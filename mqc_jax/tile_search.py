@@ -6,8 +6,8 @@
    of those meant is told by presence x predicted IoU x the coarse map's peak x how sure its mask is, over all tiles
    that have it inside, and by how well it agrees with the place in the sentence (`places.Place.weight`). Where nothing
    is likely, tiles of half a side take a closer look. Tiles that cannot agree with the place are not looked at, unless
-   nothing is found in the others. The likeliest is chosen, or the likeliest
-   leftmost; others that are nearly as likely come with it, for motion to choose among (`paths`).
+   nothing is found in the others. The likeliest is chosen, or the likeliest leftmost; others that are nearly as likely
+   come with it, for motion to choose among (`paths`).
 2. Where no tile shows it whole, windows of one, two, four, ... tile sides around it are looked at. The target grows
    from window to window as long as the smaller one shows only a part of it; the first window from which it does not
    tells how long it is. The window to follow it in has `tiling.side_of` that length.
@@ -42,7 +42,7 @@ SCALES = (1, 2)
 MOST = 8
 """Objects that a sentence may mean, at most."""
 
-_SURE = 0.25  # score of an object for which no closer look is taken (180 frames of seeds 904 and 905, docs/tiles.md)
+_SURE = 0.25  # score of an object for which no closer look is taken (132 sentences of seeds 904 and 905)
 _UNLIKELY = 0.1  # tiles whose best point agrees less with the sentence's place are left for later
 _SAME_EXTENT = 0.75
 _NO_MASK = 1e-3  # weight of a tile in which only the coarse map has a peak
