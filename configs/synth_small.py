@@ -21,7 +21,7 @@ from mqc_jax.config import (
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """About 3.7 million parameters; frames are resized to 256x256."""
+    """About 8 million parameters; frames are resized to 256x256."""
     return to_config_dict(
         Config(
             steps=4000,
@@ -34,10 +34,10 @@ def get_config() -> ml_collections.ConfigDict:
             model=ModelConfig(
                 image_size=256,
                 hiera=HieraConfig(
-                    embed_dim=32,
+                    embed_dim=48,
                     num_heads=1,
-                    stages=(1, 2, 4, 1),
-                    global_att_blocks=(4, 6),
+                    stages=(1, 3, 6, 1),
+                    global_att_blocks=(6, 9),
                     window_pos_embed_bkg_spatial_size=(8, 8),
                     window_spec=(8, 4, 10, 5),
                 ),
@@ -50,14 +50,14 @@ def get_config() -> ml_collections.ConfigDict:
                     max_position_embeddings=64,
                     max_tokens=24,
                 ),
-                bridge=BridgeConfig(num_prompts=4, num_layers=2, num_heads=4, ffn_dim=192, stride=8),
-                d_model=96,
+                bridge=BridgeConfig(num_prompts=4, num_layers=2, num_heads=4, ffn_dim=256, stride=8),
+                d_model=128,
                 mem_dim=32,
                 memory_attention_layers=2,
-                memory_attention_ffn=192,
+                memory_attention_ffn=256,
                 decoder_heads=4,
-                decoder_mlp=192,
-                iou_head_hidden=96,
+                decoder_mlp=256,
+                iou_head_hidden=128,
                 fuser_layers=2,
             ),
             data=DataConfig(clip_length=3, max_stride=4),

@@ -243,7 +243,8 @@ class DataConfig:
     stray: float = 0.0  # probability that a clip's window lies anywhere, and mostly does not show what is named
     follow: float = 0.0  # probability that a clip's window is made for its target and moves after it (model.tile > 0)
     balance: float = 0.0  # probability that a clip is about any object of a class drawn first, evenly
-    num_threads: int = 2
+    num_threads: int = 2  # that decode, in each process
+    num_workers: int = 0  # processes that make clips; 0: threads of the training process alone
 
 
 @dataclasses.dataclass(frozen=True)

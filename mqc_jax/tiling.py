@@ -97,8 +97,14 @@ def inside(box: tuple[float, float, float, float], size: tuple[int, int]) -> tup
 
 def main_part(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     """Box of a bool mask's largest connected piece, x0, y0, x1, y1, the latter two exclusive; None for an empty one."""
-    count, _, facts, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-    if count < 2:
+    rows = np.flatnonzero(mask.any(1))
+    if not len(rows):
         return None
+    top, bottom = rows[0], rows[-1] + 1
+    columns = np.flatnonzero(mask[top:bottom].any(0))
+    left, right = columns[0], columns[-1] + 1
+    # Pieces are looked for in the mask's own box: in a frame of a million pixels a target has some hundred.
+    part = np.ascontiguousarray(mask[top:bottom, left:right]).view(np.uint8)
+    _, _, facts, _ = cv2.connectedComponentsWithStats(part, connectivity=8)
     x, y, width, height, _ = map(int, facts[1 + facts[1:, cv2.CC_STAT_AREA].argmax()])
-    return x, y, x + width, y + height
+    return int(left) + x, int(top) + y, int(left) + x + width, int(top) + y + height

@@ -292,14 +292,14 @@ class ClipDataset:
         height, width = labels.shape
         if (follows or self.min_crop != 1) and is_positional(expression, categories):
             mask = expression.mask(labels)
-            points = np.argwhere(mask)
+            points = np.flatnonzero(mask)
             for _ in range(_TRIES):
                 if follows:
                     window = first_window(rng, mask, self.tile)
                 else:
                     rows, cols = self._window_sides(rng, labels.shape)
                     # Any window that holds one of the target's pixels is as likely: all cells of the grid are named.
-                    y, x = points[rng.integers(len(points))]
+                    y, x = divmod(int(points[rng.integers(len(points))]), width)
                     top = int(rng.integers(max(0, y - rows + 1), min(y, height - rows) + 1))
                     left = int(rng.integers(max(0, x - cols + 1), min(x, width - cols) + 1))
                     window = Window(left, top, cols, rows)

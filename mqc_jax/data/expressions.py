@@ -59,7 +59,9 @@ def location(cell: tuple[int, int]) -> str:
 
 def centroids(labels: np.ndarray) -> dict[int, tuple[float, float, int]]:
     """Centroid x, y in pixels and area of every object of a label map `[H, W]` (0 is background)."""
-    ys, xs = np.nonzero(labels)
+    # Of a bool array, flattened: NumPy finds what is not zero in it ten times faster than in integers of two axes.
+    places = np.flatnonzero(labels != 0)
+    ys, xs = np.divmod(places, labels.shape[1])
     ids = labels[ys, xs].astype(np.int64)
     if not len(ids):
         return {}

@@ -145,8 +145,10 @@ def _run(
         start,
         shard=sharding.shard_of_process(),
         num_threads=config.data.num_threads,
+        num_workers=config.data.num_workers,
     )
     waited, logged_at, logged_step, skipped = 0.0, time.perf_counter(), start, 0
+    unasked = None
     hidden = jax.process_index() > 0
     with (
         Preemption() as preemption,
@@ -158,9 +160,10 @@ def _run(
             waited += time.perf_counter() - before
             batch = sharding.place_batch(mesh, rows)
             state, metrics = update(state, batch)
-            if float(metrics["skipped"]):
-                skipped += 1
-                _refuse_nonfinite(metrics, step, ids, skipped, config)
+            # A step is asked how it went when the next one is under way, or an accelerator would wait for every answer.
+            if unasked is not None:
+                skipped = _refuse_nonfinite(*unasked, skipped, config)
+            unasked = (metrics, step, ids)
             bar.update()
             if step % config.log_every == 0 or step == config.steps:
                 now = time.perf_counter()
@@ -178,6 +181,7 @@ def _run(
                 folder.log(step, scores, "held_out")
             stopped = preemption.agreed(step)
             if step % config.checkpoint_every == 0 or step == config.steps or stopped or folder.is_best(scores):
+                skipped, unasked = _refuse_nonfinite(*unasked, skipped, config), None
                 folder.save(state, scores)
             if stopped and step < config.steps:
                 bar.close()
@@ -186,8 +190,11 @@ def _run(
     return state
 
 
-def _refuse_nonfinite(metrics: Any, step: int, ids: list[str], skipped: int, config: Config) -> None:
-    """Says which update was left out; raises where more of them were than the config allows."""
+def _refuse_nonfinite(metrics: Any, step: int, ids: list[str], skipped: int, config: Config) -> int:
+    """How many updates were left out, this one included; says which, and raises where the config allows fewer."""
+    if not float(metrics["skipped"]):
+        return skipped
+    skipped += 1
     what = f"the loss is {float(metrics['loss'])}, its gradient's norm {float(metrics['grad_norm'])}"
     where = f"at step {step}, on {', '.join(ids)}"
     if skipped > config.skip_nonfinite:
@@ -196,6 +203,7 @@ def _refuse_nonfinite(metrics: Any, step: int, ids: list[str], skipped: int, con
             f"config.skip_nonfinite (now {config.skip_nonfinite})"
         )
     tqdm.write(f"{what} {where}: update left out ({skipped} of at most {config.skip_nonfinite})")
+    return skipped
 
 
 class Preemption:
