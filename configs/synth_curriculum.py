@@ -18,6 +18,9 @@ $TRAIN --config configs/synth_curriculum.py:encoder --workdir runs/encoder
 $TRAIN --config configs/synth_curriculum.py:words --workdir runs/words --config.init_from=runs/encoder
 $TRAIN --config configs/synth_curriculum.py:clips --workdir runs/clips --config.init_from=runs/words
 $TRAIN --config configs/synth_curriculum.py:dami --workdir runs/dami --config.init_from=runs/clips
+
+With an accelerator `words` may come first: in batches of 32 (`--config.batch_size=32 --config.accumulate=1
+--config.data.num_workers=14 --config.optim.learning_rate=1e-3`) it learns what is where by itself.
 """
 
 import importlib.util

@@ -192,8 +192,8 @@ class ModelConfig:
     bert: BertConfig = BertConfig()
     bridge: BridgeConfig = BridgeConfig()
     # Read where calibration is "tmcc". A satellite's picture shakes, and a target's mask may come in pieces. The odds
-    # are the likeliest ones of 129 targets among others of their class (docs/tmcc.md).
-    tmcc: CalibrationConfig = CalibrationConfig(remove_background=True, selection="anchored", rim=3, motion_odds=8.0)
+    # are the likeliest ones of 127 sentences (docs/tmcc.md).
+    tmcc: CalibrationConfig = CalibrationConfig(remove_background=True, selection="anchored", rim=3, motion_odds=5.0)
     dami: DamiConfig = DamiConfig()
     d_model: int = 256
     mem_dim: int = 64

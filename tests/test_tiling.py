@@ -4,6 +4,7 @@ import itertools
 from typing import NamedTuple
 
 import bright_model
+import cv2
 import numpy as np
 import pytest
 import tiny
@@ -109,6 +110,19 @@ def test_the_main_part_is_the_largest_piece():
     assert tiling.main_part(mask) is None
     mask[2:5, 3:9] = mask[10, 20:25] = True
     assert tiling.main_part(mask) == (3, 2, 9, 5)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 24), st.integers(1, 24), st.floats(0, 0.6), st.integers(0, 2**32 - 1))
+def test_the_main_part_is_that_of_the_whole_frame(height, width, share, seed):
+    """It is looked for in the mask's own box; OpenCV on the whole mask knows the answer."""
+    mask = np.random.default_rng(seed).random((height, width)) < share
+    count, _, facts, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    if count == 1:
+        assert tiling.main_part(mask) is None
+        return
+    x, y, columns, rows, _ = facts[1 + facts[1:, cv2.CC_STAT_AREA].argmax()]
+    assert tiling.main_part(mask) == (x, y, x + columns, y + rows)
 
 
 # ---- the search, with a model that points at what is bright ---------------------------------------------------------

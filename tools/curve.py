@@ -45,10 +45,14 @@ def main(argv: list[str]) -> None:
         axes[0].plot(steps, _smooth([row["loss"] for row in rows if "loss" in row]), color=f"C{number}")
         axes[1].plot(steps, _smooth([row["J"] for row in rows if "loss" in row]), color=f"C{number}", alpha=0.45)
         held = [(offset + row["step"], row["held_out_J"]) for row in rows if "held_out_J" in row]
-        axes[1].plot(*zip(*held, strict=True), "o-", color=f"C{number}", markersize=3)
+        if held:
+            axes[1].plot(*zip(*held, strict=True), "o-", color=f"C{number}", markersize=3)
         offset += max(row["step"] for row in rows)
-    axes[0].set(xlabel="step", ylabel="loss", title="training loss")
-    axes[1].set(xlabel="step", ylabel="J", title="J: training batches (pale), held out (dots)", ylim=(0, 1))
+    judged = any("held_out_J" in row for rows in runs for row in rows)
+    # A run from nothing begins a hundred times above where it ends.
+    axes[0].set(xlabel="step", ylabel="loss", title="training loss", yscale="log")
+    title = "J: training batches (pale), held out (dots)" if judged else "J of training batches"
+    axes[1].set(xlabel="step", ylabel="J", title=title, ylim=(0, 1))
     for axis in axes:
         axis.grid(alpha=0.3)
     figure.savefig(_OUTPUT.value, dpi=110)

@@ -34,7 +34,7 @@ _MAY_CHANGE = (
 )
 """Top-level fields that do not influence the parameters; all others must stay as the run was started."""
 
-_MAY_CHANGE_DATA = ("data_dir", "num_threads", "eval_split", "eval_dir")
+_MAY_CHANGE_DATA = ("data_dir", "num_threads", "num_workers", "eval_split", "eval_dir")
 
 
 BEST = "held_out_J"
