@@ -144,16 +144,20 @@ def trusted(
 
 
 def refound(frames: np.ndarray, flows: list[np.ndarray], windows: tuple[int, ...], c: CalibrationConfig) -> np.ndarray:
-    """Whether what frame 0 shows is seen where displacement took it, at the end of any window; every second pixel."""
+    """Whether what frame 0 shows is seen where displacement took it, at the end of any window, less whether it is seen
+    as far on the other side; every second pixel."""
     y, x = (axis[::2, ::2].astype(np.float32) for axis in np.mgrid[: frames.shape[1], : frames.shape[2]])
-    v, u, first, found = y, x, frames[0][::2, ::2], np.zeros(y.shape, bool)
+    v, u, first, found = y, x, frames[0][::2, ::2], np.zeros((2, *y.shape), bool)
     look = lambda image, u, v: cv2.remap(image, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # noqa: E731
     for t, field in enumerate(flows, 1):
         step = look(field, u, v)
         u, v = u + step[..., 0], v + step[..., 1]
         if t in windows:
-            changed, left = np.abs(frames[t][::2, ::2] - first), np.abs(look(frames[t], u, v) - first)
-            found |= (changed > c.evidence_floor) & (left < changed / 2) & (left < 2 * c.evidence_floor)
+            changed = np.abs(frames[t][::2, ::2] - first)
+            for k, place in enumerate([(u, v), (2 * x - u, 2 * y - v)]):
+                left = np.abs(look(frames[t], *place) - first)
+                found[k] |= (changed > c.evidence_floor) & (left < changed / 2) & (left < 2 * c.evidence_floor)
+    found = found[0].astype(np.float32) - found[1]
     return np.repeat(np.repeat(found, 2, 0), 2, 1)[: frames.shape[1], : frames.shape[2]]
 
 

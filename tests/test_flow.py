@@ -229,6 +229,7 @@ def test_another_estimator(monkeypatch):
         (lambda: FarnebackConfig(winsize=1), "winsize=1.*2"),
         (lambda: BackgroundConfig(stride=0), "stride=0.*1"),
         (lambda: BackgroundConfig(tukey=0), "tukey=0.*4.685"),
+        (lambda: BackgroundConfig(full=2), "full=2.*0.013"),
         (lambda: warp(jnp.zeros((4, 5)), jnp.zeros((4, 4, 2))), r"\(4, 4, 2\).*\(4, 5, 2\)"),
     ],
 )
@@ -297,6 +298,28 @@ def test_land_outvotes_the_sea_around_it():
     assert away(dominant_motion(moved, frames=frames)) < 0.1
     # What most of the field follows is the water's drift: without frames there is nothing to tell them apart by.
     assert away(dominant_motion(moved)) > 0.5
+
+
+def test_one_bright_hull_under_way_does_not_outvote_what_is_moored():
+    rng, side, shake = np.random.default_rng(2), 240, np.array([0.5, -0.4])
+    frames = []
+    for t in range(3):
+        frame = 90 + rng.normal(0, 2, (side, side))
+        for k in range(16):  # moored; read where the platform's shake has put them
+            y, x = 20 + 56 * (k // 4), 16 + 56 * (k % 4)
+            frame[y : y + 12, x : x + 20] += 40
+        frames.append(ndimage.shift(frame, (shake[1] * t, shake[0] * t), order=3, mode="nearest"))
+        frames[-1][70 + 3 * t : 78 + 3 * t, 44:52] = 250
+    frames = np.array(frames, np.float32)
+    moved = flow(frames)
+    truth = np.broadcast_to(shake, (2, side, side, 2))
+
+    def away(config: BackgroundConfig) -> float:
+        field = affine_displacement(dominant_motion(moved, config, frames), side, side)
+        return float(np.linalg.norm(np.asarray(field) - truth, axis=-1).mean())
+
+    assert away(BackgroundConfig()) < 0.15
+    assert away(BackgroundConfig(full=0.0)) > 1.0  # where the most trusted point alone counts in full
 
 
 def test_trust_is_high_on_corners_and_low_on_edges_and_noise():

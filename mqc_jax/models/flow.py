@@ -118,8 +118,11 @@ class BackgroundConfig:
       candidates: fits through three points each, from which the best is the start.
       agreement: residual that halves a point's vote for a candidate, pixels per frame.
       sigma_floor: least robust standard deviation, pixels per frame; with exact displacements it would be 0.
-      vote, pull: powers of a point's trust (`trust`) that are its vote for a candidate and for the spread, and its
-        weight in the least squares. High powers let a pier outvote the sea around it.
+      full: share of the points, those to be trusted most, that count in full: trust has no upper bound, and a single
+        bright hull under way must not outvote all that is moored.
+      vote, pull: powers of a point's trust (`trust`), relative to what counts in full, that are its vote for a
+        candidate and for the spread, and its weight in the least squares. High powers let a pier outvote the sea
+        around it.
     """
 
     stride: int = 8
@@ -128,13 +131,16 @@ class BackgroundConfig:
     candidates: int = 64
     agreement: float = 0.25
     sigma_floor: float = 0.05
-    vote: float = 3.0
+    full: float = 0.013
+    vote: float = 7.0
     pull: float = 2.0
 
     def __post_init__(self) -> None:
         for name, least in (("stride", 1), ("iterations", 1), ("candidates", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)} must be at least {least}; give {least} or more")
+        if not 0 <= self.full <= 1:
+            raise UserError(f"full={self.full} must lie in [0, 1], since it is a share; the default is 0.013")
         for name in ("tukey", "agreement", "sigma_floor"):
             if getattr(self, name) <= 0:
                 raise UserError(
@@ -297,7 +303,8 @@ def dominant_motion(
     def fit(points):
         place, field, believed = points
         basis = jnp.concatenate([(place - middle) / scale, jnp.ones((len(place), 1))], 1)
-        relative = believed / jnp.maximum(believed.max(), 1e-6)
+        enough = jax.lax.top_k(believed, max(round(config.full * len(believed)), 1))[0][-1]
+        relative = jnp.minimum(believed / jnp.maximum(enough, 1e-6), 1.0)
         vote, pull = (jnp.maximum(relative**power, 1e-9) for power in (config.vote, config.pull))
         median = jax.vmap(_median, in_axes=(1, None))(field, vote)
         shift = jnp.zeros((1, 3, 2), jnp.float32).at[0, 2].set(median)

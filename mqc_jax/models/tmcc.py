@@ -23,9 +23,8 @@ DEFAULT = CalibrationConfig()
 CUT = 128
 """Side of the square that a target is calibrated in, where it and all that may join it lie well inside."""
 
-VERIFIED = 1 / 3
-"""Share of a region's displacement that must be found again. Chance finds a fifth of what a cloud passes over, and more
-than half of a target's is found."""
+VERIFIED = 1 / 4
+"""Share of a region's displacement that must be found again where it went beyond what is found where it did not go."""
 
 _SPREAD_SIDE = 64
 
@@ -130,8 +129,8 @@ class MotionMaps(NamedTuple):
 
     Attributes:
       displacement: float32 [windows, H, W], D of eq. 8.
-      verified: float32 [windows, H, W], the same where what moves is also found again at its new place: what eq. 7 asks
-        if a region moves. With evidence other than "vacated" it is D.
+      verified: float32 [windows, H, W], the same where what moves is also found again at its new place, less what is
+        found where it did not go: what eq. 7 asks if a region moves. With evidence other than "vacated" it is D.
     """
 
     displacement: jax.Array
@@ -174,10 +173,12 @@ def motion_maps(displacement: jax.Array, frames: jax.Array | None, config: Calib
 def found_again(
     displacement: jax.Array, frames: jax.Array, windows: tuple[int, ...], config: CalibrationConfig
 ) -> jax.Array:
-    """Where frame 0's pixels are seen again at the place that displacement has taken them to: bool [H, W].
+    """Whether frame 0's pixels are seen again at the place that displacement has taken them to: float32 [H, W].
 
-    That is asked at the end of every window, and one answer will do. What a cloud's edge passes over, or a change of
-    light, moves and differs as a target does, but it is found nowhere.
+    1 where they are, 0 where they are not. That is asked at the end of every window, and one answer will do. What a
+    cloud's edge passes over, or a change of light, moves and differs as a target does, but it is found nowhere; or by
+    chance, or because what a cloud leaves of a deck looks alike. So the same is asked of the place as far on the other
+    side, where nothing went, and what is found there is subtracted: a region's sum is 0 by chance.
 
     Args:
       displacement: float32 [T, H, W, 2].
@@ -194,11 +195,18 @@ def found_again(
         return place, place
 
     _, (xs, ys) = lax.scan(follow, (x, y), displacement[: windows[-1]])
-    first, found = frames[0][part], jnp.zeros(x.shape, bool)
+    first = frames[0][part]
+
+    def alike(frame: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
+        changed, left = jnp.abs(frame[part] - first), jnp.abs(sample(frame, u, v) - first)
+        return (changed > config.evidence_floor) & (left < changed / 2) & (left < 2 * config.evidence_floor)
+
+    there = opposite = jnp.zeros(x.shape, bool)
     for n in windows:
-        changed = jnp.abs(frames[n][part] - first)
-        left = jnp.abs(sample(frames[n], xs[n - 1], ys[n - 1]) - first)
-        found |= (changed > config.evidence_floor) & (left < changed / 2) & (left < 2 * config.evidence_floor)
+        u, v = xs[n - 1], ys[n - 1]
+        there |= alike(frames[n], u, v)
+        opposite |= alike(frames[n], 2 * x - u, 2 * y - v)
+    found = there.astype(jnp.float32) - opposite
     return jnp.repeat(jnp.repeat(found, 2, 0), 2, 1)[:height, :width]
 
 
