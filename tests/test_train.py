@@ -178,13 +178,16 @@ def test_a_folder_of_something_else_is_left_alone(tiny_dataset, tiny_checkpoint,
         RunFolder(tiny_checkpoint, run_config(tiny_dataset), Tokenizer.default())
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_names_the_clips(uninterrupted, tiny_dataset, tmp_path):
+@pytest.mark.parametrize("allowed", [0, 2])
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_clips(allowed, uninterrupted, tiny_dataset, tmp_path):
+    """At once, or when more updates than allowed would have been left out."""
     poisoned = jax.tree.map(lambda x: np.full(x.shape, np.nan, np.float32), checkpoint.load(uninterrupted).params)
     checkpoint.save(tmp_path / "nan", tiny.MODEL, poisoned, Tokenizer.default())
-    config = dataclasses.replace(run_config(tiny_dataset), init_from=str(tmp_path / "nan"))
-    with pytest.raises(
-        UserError, match=r"the loss is nan, .* at step 1, on video\d/\d/0/\d, video.*lower the learning rate"
-    ):
+    config = dataclasses.replace(
+        run_config(tiny_dataset), init_from=str(tmp_path / "nan"), skip_nonfinite=allowed, checkpoint_every=2
+    )
+    said = rf"the loss is nan, .* at step {allowed + 1}, on video\d/\d/0/\d, video.*lower the learning rate"
+    with pytest.raises(UserError, match=rf"{said}.*\(now {allowed}\)"):
         loop.train(config, str(tmp_path / "run"))
 
 
