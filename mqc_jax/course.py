@@ -19,7 +19,10 @@ Of wrong masks three quarters have less than the former, and so have right ones 
 
 _WHOLE_IOU, _WHOLE_AREA = 0.4, 0.65  # a sight of all of the target: of this quality, and so like in area to the others
 _ALIKE = 0.5  # so like in area to the others that less quality will do
+_STEADY = 0.15  # so much of its width and height may change between two frames for its middle to say how it moved
 _SIGHTS, _AREAS = 8, 16  # remembered
+_SPECK = 0.15  # less like in area, a mask is no sight of what was not seen in the frame before
+_BEGUN = 5  # sights up to which its pixels' motion may stand in for that of a middle
 _FEW = 3  # sights from which on a speed is believed
 _SLACK = 3.0  # pixels that a sight may be off, beside half the target's length
 _GROWTH = (0.06, 2.0, 0.15)  # more slack for each frame unseen: lengths, pixels, and share of the speed
@@ -34,7 +37,8 @@ class Course:
     """One target's sights. All numbers are in pixels of the frame and in frames.
 
     Attributes:
-      whole: (frame, x, y) of the middles of the latest boxes that showed all of it.
+      whole: (frame, x, y) of its latest middles: of boxes that showed all of it, and, among the first ones, of what was
+        covered meanwhile, as far as its pixels had moved.
       areas: of the latest boxes; of those that showed a part, nearly what was expected.
       length: of its box's longer side, a running mean.
       last: (frame, x, y) of the last sight, with `size`, its box's width and height; None: none yet.
@@ -46,12 +50,15 @@ class Course:
     last: tuple[float, float, float] | None = None
     size: tuple[float, float] = (0.0, 0.0)
 
-    def see(self, frame: int, box: Box, iou: float) -> bool:
+    def see(self, frame: int, box: Box, iou: float, moved: tuple[float, float] | None = None) -> bool:
         """Takes a mask's box for a sight of the target, if it can be one.
 
         Args:
           frame: its number, larger than those before.
           iou: the quality that the decoder gives its mask, in [0, 1].
+          moved: how far its pixels have moved since its sight in the frame before, if there was one and they were found
+            again. It counts for a target that is covered before its speed is known: the middle of what is left to be
+            seen moves otherwise. Later the sights of all of it tell its speed better.
 
         Returns:
           Whether it was taken. The first always is.
@@ -61,14 +68,22 @@ class Course:
         usual = float(np.median(self.areas)) if self.areas else area
         alike = min(area / usual, usual / area)
         least = MIN_IOU_ALIKE if alike >= _ALIKE else MIN_IOU
-        if self.last is not None and (iou < least or not self._can_be(frame, x, y)):
-            return False
+        if self.last is not None:
+            hidden = frame - self.last[0] > 1
+            if iou < least or (hidden and alike < _SPECK) or not self._can_be(frame, x, y):
+                return False
         whole = len(self.areas) < _FEW or (alike >= _WHOLE_AREA and iou >= _WHOLE_IOU)
         # A target that comes nearer or turns changes its area for good, but slowly.
         self.areas = [*self.areas, area if whole else usual * (0.97 if area < usual else 1.03)][-_AREAS:]
+        changes = [abs(a - b) > _STEADY * max(a, b) for a, b in zip((width, height), self.size, strict=True)]
         self.last, self.size = (frame, x, y), (width, height)
-        if whole:
+        begun = 0 < len(self.whole) < _BEGUN and self.whole[-1][0] == frame - 1
+        if begun and moved is not None and (any(changes) or not whole):
+            _, before_x, before_y = self.whole[-1]
+            self.whole = [*self.whole, (frame, before_x + moved[0], before_y + moved[1])][-_SIGHTS:]
+        elif whole:
             self.whole = [*self.whole, (frame, x, y)][-_SIGHTS:]
+        if whole:
             longest = max(width, height)
             self.length = 0.9 * self.length + 0.1 * longest if len(self.whole) > 1 else longest
         return True

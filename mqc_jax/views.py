@@ -109,9 +109,11 @@ class View:
         """Takes the next frame; what goes on from there is this view."""
         match = None if self._seen or self._pattern is None else self._keep_pace(frame)
         before = self.course.last
+        known = match is not None and match.found and before[0] == self._number
+        moved = tuple(now - then for now, then in zip(match.middle, before[1:], strict=True)) if known else None
         self._seen.append(self.window)
         results = self.tracker.push(np.ascontiguousarray(self.window.cut(frame)))
-        self._take(results)
+        self._take(results, moved)
         if self._seen:  # the calibration looks at one place for a while
             return self
         number, window = results[-1].frame_index, self.results[-1].window
@@ -154,8 +156,12 @@ class View:
         self._take(self.tracker.finish())
         return self
 
-    def _take(self, results: list[FrameResult]) -> None:
-        """Keeps the tracker's results, and moves the window after the target in the last one."""
+    def _take(self, results: list[FrameResult], moved: tuple[float, float] | None = None) -> None:
+        """Keeps the tracker's results, and moves the window after the target in the last one.
+
+        Args:
+          moved: of a single result, how far the target's pixels have moved since the frame before.
+        """
         for result in results:
             window = self._seen.popleft()
             if result.evidence:
@@ -168,7 +174,7 @@ class View:
             if box is not None:
                 x0, y0, x1, y1 = box
                 seen = x0 + window.x, y0 + window.y, x1 + window.x, y1 + window.y
-                self.course.see(result.frame_index, seen, float(result.iou[0] * result.presence[0]))
+                self.course.see(result.frame_index, seen, float(result.iou[0] * result.presence[0]), moved)
         if results and not self._seen:
             self._number = results[-1].frame_index
             self._follow(self._number + 1)

@@ -72,6 +72,30 @@ def test_a_mask_that_is_none_of_it_changes_nothing(box, iou):
     assert course.box(7) == square(228, 200)
 
 
+@settings(deadline=None)
+@given(SPEEDS, st.floats(3.2, 4.0), st.integers(2, 30))
+def test_what_is_covered_before_its_speed_is_known_goes_on_as_its_pixels_went(speed, covers, unseen):
+    """From the left a cloud covers more of it in each frame: the middle of the rest moves otherwise than the target."""
+    course, sides = Course(), []
+    for t in range(5):
+        x0, y0, x1, y1 = square(200 + speed[0] * t, 200 + speed[1] * t)
+        sides.append((x0 + covers * t, y0, x1, y1))
+        assert course.see(t, sides[-1], 0.8, speed if t else None)
+    x0, y0, x1, y1 = course.box(4 + unseen)
+    middle = (sides[-1][0] + sides[-1][2]) / 2 + speed[0] * unseen, 200 + speed[1] * (4 + unseen)
+    assert ((x0 + x1) / 2, (y0 + y1) / 2) == pytest.approx(middle, abs=1e-6)
+    assert course.speed == pytest.approx(speed, abs=1e-6)
+
+
+def test_a_speck_is_no_sight_of_what_was_hidden():
+    course = seen((4, 0), 6)
+    assert course.see(6, square(224, 200, 7), 0.8)  # it is being covered: from frame to frame a small rest is a sight
+    hidden = seen((4, 0), 6)
+    assert not hidden.see(7, square(228, 200, 7), 0.8)
+    assert hidden.box(20) == square(200 + 4 * 20, 200)
+    assert hidden.see(7, square(228, 200, 12), 0.8)
+
+
 def test_of_what_the_model_is_never_sure_a_mask_as_large_as_the_target_is_a_sight():
     course = seen((4, 0), 6)
     for t in range(6, 20):
