@@ -42,7 +42,7 @@ def cases(indices: tuple[int, ...], side: int) -> list[tuple]:
 )
 def test_masks_equal_the_transcription(config):
     moved, steady = 0, {}
-    for shown, displacement, _, kind, probability in cases((3, 8), 160):
+    for shown, displacement, _, kind, probability in cases((3, 12, 24), 160):
         ours = calibrate(probability, displacement, config, frames=shown)
         if config.remove_background and id(shown) not in steady:
             steady[id(shown)] = steadied(displacement, shown)
