@@ -86,9 +86,9 @@ class CalibrationConfig:
       evidence: what must say that a pixel moves before its displacement counts, since dense flow smears. "vacated":
         frame 0 shows there what is gone later: it differs from the median of all the longest window's frames and from
         that of its last third, so a stream waits for that window's end, and a region moves (7) only as far as its
-        pixels are found again where displacement took them; "background": the frame differs from the
-        median of the window so far; "residual": the displacement explains the next frame better than standing still
-        does; "none": nothing.
+        pixels are found again where displacement took them and not on the other side; "background": the frame differs
+        from the median of the window so far; "residual": the displacement explains the next frame better than standing
+        still does; "none": nothing.
       evidence_sigmas: all but "residual": robust standard deviations of difference that are motion.
       evidence_floor: grey levels (of 255) that a difference must at least have; a pixel that is found again differs by
         less than twice as many.
