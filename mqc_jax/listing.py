@@ -39,6 +39,8 @@ class Shown(NamedTuple):
       score: how likely it is one that was asked for, in [0, 1].
       whole: whether it ends before the window does, or where the frame does.
       colour: RGB in [0, 255], the mean of the half of it that is shown most surely.
+      along: x, y of the unit vector of its longer axis.
+      width: pixels across that, for `trains`.
     """
 
     box: Box
@@ -46,6 +48,8 @@ class Shown(NamedTuple):
     score: float
     whole: bool
     colour: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    along: tuple[float, float] = (1.0, 0.0)
+    width: float = 0.0
 
     @property
     def middle(self) -> tuple[float, float]:
@@ -80,8 +84,23 @@ def pieces(window: Window, logits: np.ndarray, score: float, frame: np.ndarray) 
         colour = colours[labels == i][of_piece >= np.median(of_piece)].mean(0)
         cut = (x == 0 < left) or (y == 0 < top) or (x + width == columns and right < size[1])
         cut = cut or (y + height == rows and bottom < size[0])
-        found.append(Shown(box, cells * across * down, float(score * sure), not cut, tuple(map(float, colour))))
+        along, thick = _axis(labels == i, across, down)
+        found.append(
+            Shown(box, cells * across * down, float(score * sure), not cut, tuple(map(float, colour)), along, thick)
+        )
     return found
+
+
+def _axis(mask: np.ndarray, across: float, down: float) -> tuple[tuple[float, float], float]:
+    """The unit vector of a piece's longer axis, and its width in pixels: of the rectangle with the same moments.
+
+    Args:
+      across, down: pixels of the frame in a cell of the mask.
+    """
+    rows, columns = np.nonzero(mask)
+    moments = np.cov([columns * across, rows * down], bias=True) + np.diag([across**2, down**2]) / 12
+    variances, axes = np.linalg.eigh(moments)
+    return (float(axes[0, 1]), float(axes[1, 1])), float(np.sqrt(12 * variances[0]))
 
 
 def objects(views: Sequence[tuple[Window, list[Shown]]]) -> list[Shown]:

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mqc_jax import colours, imaging, listing, places
+from mqc_jax import colours, imaging, listing, places, trains
 from mqc_jax.checkpoint import Model
 from mqc_jax.config import SMALLEST_TILE
 from mqc_jax.data.expressions import grid_cell, location
@@ -136,6 +136,8 @@ def candidates(model: Model, frame: np.ndarray, text: str, tile: int, ratio: flo
             views.append((sight.window, listing.pieces(sight.window, sight.logits, sight.score, frame)))
             hint = max(hint, (sight.score * agrees(sight.point * 2), sight.point))
         objects = listing.objects(views)
+        if trains.meant(asked):
+            objects = trains.joined(objects)
         sure = max((one.score * agrees(one.middle * 2) for one in objects), default=0.0)
         if sure >= _SURE or (stage and objects):
             break

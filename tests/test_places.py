@@ -65,6 +65,16 @@ def test_a_cell_agrees_with_itself_best():
         assert place.weight((0, 0, 600, 300), size) == 1
 
 
+def test_beside_its_cell_the_nearer_agrees_more_and_what_is_well_beside_it_little():
+    place, size = places.Place(0, 0, ""), (300, 1000)
+    beside = [place.weight((1000 / 3 + off, 50) * 2, size) for off in (0, 3, 10, 30, 60)]
+    assert beside == sorted(beside, reverse=True)
+    assert beside[0] == pytest.approx(1)
+    assert beside[1] > 0.7  # a centroid is found to some pixels
+    assert 0.05 < beside[2] < 0.25  # people draw no grid
+    assert 0 < beside[4] < 0.05
+
+
 @pytest.mark.parametrize(
     ("text", "name", "bare", "all_of_them"),
     [
