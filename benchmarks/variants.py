@@ -25,7 +25,7 @@ BENCHMARK_SEED = 20260112
 FULL = str(SHIPPED)
 """DAMI's memory: the checkpoint that ships as the default."""
 BASELINE = str(SHIPPED.with_name("baseline"))
-"""SAM2's memory, with the same parameters but for the memory's. Without `FULL`, DAMI's gates run on it untrained."""
+"""SAM2's memory, with the same parameters but for the memory's. Without `FULL` DAMI's gates run on it untrained."""
 
 ROWS = ("baseline", "tmcc", "dami", "full", "every_frame", "true_mask", "opencv")
 NUMBERS = ("J&F", "J", "J_recall", "F", "F_recall")
