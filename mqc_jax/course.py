@@ -26,6 +26,7 @@ _BEGUN = 5  # sights up to which its pixels' motion may stand in for that of a m
 _FEW = 3  # sights from which on a speed is believed
 _SLACK = 3.0  # pixels that a sight may be off, beside half the target's length
 _GROWTH = (0.06, 2.0, 0.15)  # more slack for each frame unseen: lengths, pixels, and share of the speed
+_STRAY = (0.3, 2.0)  # shares of its speed, and pixels, that its pixels may go astray without a mask that shows it
 _FAST = 8.0  # pixels a frame that a target of unknown speed may have
 
 Box = tuple[float, float, float, float]
@@ -87,6 +88,16 @@ class Course:
             longest = max(width, height)
             self.length = 0.9 * self.length + 0.1 * longest if len(self.whole) > 1 else longest
         return True
+
+    def agrees(self, frame: int, middle: tuple[float, float]) -> bool:
+        """Whether pixels that were found again at a place go as the target went.
+
+        Those of a target that a cloud is covering are soon the cloud's, and would take it along.
+        """
+        share, pixels = _STRAY
+        x, y = self._ahead(frame)
+        off = np.hypot(middle[0] - x, middle[1] - y)
+        return not self.known or bool(off <= pixels + share * np.hypot(*self.speed))
 
     def carry(self, frame: int, middle: tuple[float, float]) -> None:
         """Takes it that the target is at a place where its pixels were found again, though no mask shows it."""

@@ -132,7 +132,7 @@ class TiledTracker(Tracker):
         self._views |= begun
         self._targets |= {target.id: dataclasses.replace(target, start=self._pushed) for target in waiting}
         self._pushed += 1
-        if any(isinstance(view, Choice) for view in self._views.values()):
+        if any(view.waits for view in self._views.values()):
             frame = frame.copy()  # it is kept
         for i, view in self._views.items():
             self._views[i] = view.push(frame)

@@ -23,7 +23,7 @@ from mqc_jax.tile_search import Found
 from mqc_jax.tiling import Window
 from mqc_jax.tracker import Tracker
 
-KEY, FORMAT = "mqc_jax_tiles", 6
+KEY, FORMAT = "mqc_jax_tiles", 7
 _ARRAYS = ("masks", "mask_logits", "presence", "iou", "targets", "started")
 _TABLES = ("memory", "evidence")
 
@@ -31,6 +31,7 @@ _TABLES = ("memory", "evidence")
 class ViewState(NamedTuple):
     """One target between two frames: see `views.View`.
 
+    `frames` are those held back until the first mask is settled.
     `searched` is None once frame 0's result was given, `pattern` where the target cannot be looked for by its pixels,
     and `number` the last result's frame, in the tracker's count.
     """
@@ -38,7 +39,7 @@ class ViewState(NamedTuple):
     tracker: Tracker
     window: Window
     course: Course
-    seen: list[Window]
+    frames: list[np.ndarray]
     results: list[tuple[FrameResult, Window]]
     searched: np.ndarray | None
     pattern: Pattern | None
@@ -77,18 +78,18 @@ def write(path: str | Path, model: Model, state: TiledState) -> None:
     targets, arrays = packed(state.targets)
     facts = []
     for i, view in state.views.items():
+        start = state.pushed - len(view.frames)
+        # Targets that start together hold the same frames.
+        arrays |= {f"held{start}.{k}": frame for k, frame in enumerate(view.frames)}
         if isinstance(view, ChoiceState):
             found = [{"window": f.window, "text": f.text, "box": f.box, "chance": f.chance} for f in view.found]
-            start = state.pushed - len(view.frames)
             facts.append({"target": i, "found": found, "start": start})
             arrays[f"searched{i}"] = view.found[0].map
-            # Targets that start together hold the same frames.
-            arrays |= {f"held{start}.{k}": frame for k, frame in enumerate(view.frames)}
             continue
         waiting = [{"frame": result.frame_index, "window": window} for result, window in view.results]
         course = dataclasses.asdict(view.course)
         known = view.pattern and {"corner": view.pattern.corner, "middle": view.pattern.middle}
-        fact = {"target": i, "window": view.window, "course": course, "seen": view.seen, "waiting": waiting}
+        fact = {"target": i, "window": view.window, "course": course, "start": start, "waiting": waiting}
         facts.append({**fact, "pattern": known, "number": view.number})
         arrays[f"tracker{i}"] = np.frombuffer(_saved(view.tracker), np.uint8)
         if view.pattern is not None:
@@ -119,10 +120,11 @@ def read(path: str | Path, model: Model, within: Model) -> TiledState:
         height, width, channels = header["frame_shape"]
         targets = unpacked(header["targets"], arrays, (height, width), header["next_id"])
         views = {
-            fact["target"]: _choice(fact, arrays, header["pushed"], (height, width, channels))
+            fact["target"]: _choice(fact, arrays, frames)
             if "found" in fact
-            else _view(path, within, fact, arrays)
+            else _view(path, within, fact, arrays, frames)
             for fact in header["views"]
+            for frames in [_held(fact, arrays, header["pushed"], (height, width, channels))]
         }
         if list(views) != [target.id for target in targets if target.start is not None]:
             raise ValueError("its targets and their windows do not fit each other")
@@ -133,32 +135,39 @@ def read(path: str | Path, model: Model, within: Model) -> TiledState:
         raise damaged(path, error) from error
 
 
-def _choice(fact: dict, arrays: dict[str, np.ndarray], pushed: int, shape: tuple[int, int, int]) -> ChoiceState:
+def _held(fact: dict, arrays: dict[str, np.ndarray], pushed: int, shape: tuple[int, int, int]) -> list[np.ndarray]:
+    frames = [arrays[f"held{fact['start']}.{k}"] for k in range(pushed - fact["start"])]
+    if any(frame.shape != shape or frame.dtype != np.uint8 for frame in frames):
+        raise ValueError(f"the frames held back for target {fact['target']} do not fit the video")
+    return frames
+
+
+def _choice(fact: dict, arrays: dict[str, np.ndarray], frames: list[np.ndarray]) -> ChoiceState:
     searched = arrays[f"searched{fact['target']}"]
     found = [
         Found(Window(*one["window"]), one["text"], searched, one["box"] and tuple(one["box"]), one["chance"])
         for one in fact["found"]
     ]
-    frames = [arrays[f"held{fact['start']}.{k}"] for k in range(pushed - fact["start"])]
-    if not found or any(frame.shape != shape or frame.dtype != np.uint8 for frame in frames):
-        raise ValueError(f"what target {fact['target']} may be does not fit the frames")
+    if not found:
+        raise ValueError(f"there is nothing that target {fact['target']} may be")
     return ChoiceState(found, frames)
 
 
-def _view(path: str | Path, model: Model, fact: dict, arrays: dict[str, np.ndarray]) -> ViewState:
+def _view(
+    path: str | Path, model: Model, fact: dict, arrays: dict[str, np.ndarray], frames: list[np.ndarray]
+) -> ViewState:
     i = fact["target"]
     results = [
         (_result(f"result{i}.{k}.", one["frame"], arrays), Window(*one["window"]))
         for k, one in enumerate(fact["waiting"])
     ]
-    seen = [Window(*window) for window in fact["seen"]]
     tracker = _restored(model, arrays[f"tracker{i}"].tobytes(), path)
     window, course, searched = Window(*fact["window"]), Course(**fact["course"]), arrays.get(f"searched{i}")
     known = fact["pattern"]
     if known is not None:
         places = tuple(known["corner"]), tuple(known["middle"])
         known = Pattern(arrays[f"pixels{i}"], arrays[f"weight{i}"], *places)
-    return ViewState(tracker, window, course, seen, results, searched, known, fact["number"])
+    return ViewState(tracker, window, course, frames, results, searched, known, fact["number"])
 
 
 def _result(prefix: str, frame_index: int, arrays: dict[str, np.ndarray]) -> FrameResult:

@@ -213,6 +213,19 @@ class Tracker:
         """The frames still held back when the video ends: windows are closed with the frames that there are."""
         return self._settled(ending=True)
 
+    def _look(self, frame: np.ndarray) -> bool:
+        """Takes a frame for the first one's calibration alone; whether the first mask is settled by it."""
+        frame = self._check(frame)
+        self._take(imaging.resize(frame, self.model.config.image_size))
+        opened = self._windows.get(self.frame_index + 1)
+        return opened is None or opened.over
+
+    def _begin(self) -> FrameResult:
+        """The first frame's result; what was looked at after it is forgotten, and is to be pushed now."""
+        result = self._next()
+        self._held.clear()
+        return result
+
     def _take(self, image: np.ndarray) -> None:
         """Holds the next frame, uint8 [S, S, 3]; open windows look at it, and waiting targets start in it."""
         number = self._due

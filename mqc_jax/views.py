@@ -40,6 +40,7 @@ class View:
       course: where the target was, by its tracker's frame numbers.
       start: number of the target's first frame.
       results: what the tracker gave and the other targets' trackers did not yet.
+      frames: uint8 RGB [H, W, 3], those held back until the first mask is settled.
       facts: what else `FrameResult.memory` is to hold of the target's first frame.
     """
 
@@ -48,12 +49,12 @@ class View:
     ) -> None:
         self.tracker, self.window, self.size, self.start = tracker, window, size, start
         self.results: collections.deque[Seen] = collections.deque()
+        self.frames: list[np.ndarray] = []
         self.course = Course()
         self.facts: dict[str, Any] = {}
         self._searched = searched
         self._pattern: pace.Pattern | None = None  # how the target looked at its last sight
-        self._number = -1  # of the last result, in the tracker's frames
-        self._seen: collections.deque[Window] = collections.deque()  # of frames that wait for the tracker's answer
+        self._number = -1  # of the last result, in the tracker's frames; -1: none yet
 
     @classmethod
     def found(cls, model: Model, found: Found, size: tuple[int, int], start: int, calibrated: bool = True) -> "View":
@@ -82,19 +83,24 @@ class View:
 
     def state(self) -> ViewState:
         """Everything that `of` needs."""
-        seen, results = list(self._seen), list(self.results)
+        course, results, frames = self.course, list(self.results), list(self.frames)
         return ViewState(
-            self.tracker, self.window, self.course, seen, results, self._searched, self._pattern, self._number
+            self.tracker, self.window, course, frames, results, self._searched, self._pattern, self._number
         )
 
     @classmethod
     def of(cls, state: ViewState, size: tuple[int, int], start: int) -> "View":
         """The view that had this state."""
         view = cls(state.tracker, state.window, size, start, state.searched)
-        view.course, view._pattern, view._number = state.course, state.pattern, state.number
-        view._seen.extend(state.seen)
+        view.course, view.frames = state.course, list(state.frames)
+        view._pattern, view._number = state.pattern, state.number
         view.results.extend(Seen(*one) for one in state.results)
         return view
+
+    @property
+    def waits(self) -> bool:
+        """Whether the first mask is not settled yet, so that frames are held back."""
+        return self._number < 0
 
     def expect(self, box: Box | None) -> None:
         """Tells the tracker where in the frame the target is to be expected, if that is known."""
@@ -106,24 +112,68 @@ class View:
             self.tracker.expect({target: (*middle, float(np.hypot(x1 - x0, y1 - y0)) / side)})
 
     def push(self, frame: np.ndarray) -> "View":
-        """Takes the next frame; what goes on from there is this view."""
-        match = None if self._seen or self._pattern is None else self._keep_pace(frame)
-        before = self.course.last
-        known = match is not None and match.found and before[0] == self._number
-        moved = tuple(now - then for now, then in zip(match.middle, before[1:], strict=True)) if known else None
-        self._seen.append(self.window)
-        results = self.tracker.push(np.ascontiguousarray(self.window.cut(frame)))
-        self._take(results, moved)
-        if self._seen:  # the calibration looks at one place for a while
+        """Takes the next frame, which must not be written to while the view waits; what goes on is this view."""
+        if not self.waits:
+            self._advance(frame)
             return self
-        number, window = results[-1].frame_index, self.results[-1].window
-        if self.course.last is not None and self.course.last[0] == number:
-            box = tuple(map(int, self.course.box(number)))
-            self._pattern = pace.pattern(frame, results[-1].masks[0], window.box[:2], box)
-        elif match is not None and match.sure and before[0] == number - 1:
-            self.course.carry(number, match.middle)
-            self._follow(number + 1)
+        # A calibration looks at one place; what follows is seen in windows that move, as without one.
+        self.frames.append(frame)
+        if self.tracker._look(self._cut(frame)):
+            self._begin()
         return self
+
+    def finish(self) -> "View":
+        """Takes the end of the video."""
+        if self.frames:
+            self._begin()
+        return self
+
+    def _begin(self) -> None:
+        """Settles the first mask, and follows it through the frames held back."""
+        (first, *others), self.frames = self.frames, []
+        self._keep(first, self.tracker._begin(), None)
+        for frame in others:
+            self._advance(frame)
+
+    def _advance(self, frame: np.ndarray) -> None:
+        """Follows the target into the next frame."""
+        match = None if self._pattern is None else self._keep_pace(frame)
+        (result,) = self.tracker.push(self._cut(frame))
+        self._keep(frame, result, match)
+
+    def _cut(self, frame: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(self.window.cut(frame))
+
+    def _keep(self, frame: np.ndarray, result: FrameResult, match: pace.Match | None) -> None:
+        """Keeps a frame's result, and moves the window after the target.
+
+        Args:
+          match: where the target's pixels were found again, if they were looked for.
+        """
+        window, course, number = self.window, self.course, result.frame_index
+        if result.evidence:
+            result = dataclasses.replace(result, evidence=self._on_frame(result.evidence, window))
+        if self.facts:
+            facts = {name: np.array([value]) for name, value in self.facts.items()}
+            result, self.facts = dataclasses.replace(result, memory={**result.memory, **facts}), {}
+        self.results.append(Seen(result, window))
+        self._number = number
+        before = course.last
+        followed = match is not None and before[0] == number - 1
+        moved = None
+        if followed and match.found:
+            moved = tuple(now - then for now, then in zip(match.middle, before[1:], strict=True))
+        box = main_part(result.masks[0])
+        if box is not None:
+            x0, y0, x1, y1 = box
+            seen = x0 + window.x, y0 + window.y, x1 + window.x, y1 + window.y
+            course.see(number, seen, float(result.iou[0] * result.presence[0]), moved)
+        if course.last is not None and course.last[0] == number:
+            box = tuple(map(int, course.box(number)))
+            self._pattern = pace.pattern(frame, result.masks[0], window.box[:2], box)
+        elif followed and match.sure and course.agrees(number, match.middle):
+            course.carry(number, match.middle)
+        self._follow(number + 1)
 
     def _keep_pace(self, frame: np.ndarray) -> pace.Match | None:
         """Moves the window as far as the target's pixels have moved to this frame, and says where they are."""
@@ -150,34 +200,6 @@ class View:
         self.window = follow(self.window, inside(box, self.size), self.size)
         self.expect(box)
         return match
-
-    def finish(self) -> "View":
-        """Takes the end of the video."""
-        self._take(self.tracker.finish())
-        return self
-
-    def _take(self, results: list[FrameResult], moved: tuple[float, float] | None = None) -> None:
-        """Keeps the tracker's results, and moves the window after the target in the last one.
-
-        Args:
-          moved: of a single result, how far the target's pixels have moved since the frame before.
-        """
-        for result in results:
-            window = self._seen.popleft()
-            if result.evidence:
-                result = dataclasses.replace(result, evidence=self._on_frame(result.evidence, window))
-            if self.facts:
-                facts = {name: np.array([value]) for name, value in self.facts.items()}
-                result, self.facts = dataclasses.replace(result, memory={**result.memory, **facts}), {}
-            self.results.append(Seen(result, window))
-            box = main_part(result.masks[0])
-            if box is not None:
-                x0, y0, x1, y1 = box
-                seen = x0 + window.x, y0 + window.y, x1 + window.x, y1 + window.y
-                self.course.see(result.frame_index, seen, float(result.iou[0] * result.presence[0]), moved)
-        if results and not self._seen:
-            self._number = results[-1].frame_index
-            self._follow(self._number + 1)
 
     def _follow(self, number: int) -> None:
         """Moves the window to where the target is expected in a frame."""
@@ -218,6 +240,11 @@ class Choice:
         self.model, self.found, self.size, self.start = model, found, size, start
         self.frames: list[np.ndarray] = []
         self.results: collections.deque[Seen] = collections.deque()
+
+    @property
+    def waits(self) -> bool:
+        """True: frames are held back."""
+        return True
 
     @property
     def window(self) -> Window:

@@ -31,24 +31,26 @@ def lights(*corners: tuple[int, int], side: int = 12, size: tuple[int, int] = (4
 
 
 class Brightness:
-    """In `Tracker`'s place: a target is what is bright. Holds its first `lag` frames back, as a calibration does."""
+    """In `Tracker`'s place: a target is what is bright. Looks at `lag` frames more for its first one, as a calibration does."""
 
     lag = 0
 
     def __init__(self, model, texts=None, masks=None):
-        self.held, self.given, self.num_targets = [], 0, len(texts or masks)
+        self.looked, self.given, self.num_targets = [], 0, len(texts or masks)
         self.model, self.targets, self.expected = model, [0], []
 
     def expect(self, places):
         self.expected.append(places)
 
-    def push(self, frame):
-        self.held.append(frame)
-        return self.finish() if self.given or len(self.held) > self.lag else []
+    def _look(self, frame):
+        self.looked.append(frame)
+        return len(self.looked) > self.lag
 
-    def finish(self):
-        held, self.held = self.held, []
-        return [self._result(frame) for frame in held]
+    def _begin(self):
+        return self._result(self.looked[0])
+
+    def push(self, frame):
+        return [self._result(frame)]
 
     def _result(self, frame):
         mask = frame[None, ..., 0] > 100

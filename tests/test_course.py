@@ -112,6 +112,21 @@ def test_what_was_carried_on_without_a_mask_is_where_its_pixels_were():
     assert course.box(15) == pytest.approx(square(262 + 4 * course.speed[0], 200))
 
 
+@settings(deadline=None)
+@given(SPEEDS, st.integers(3, 12), st.floats(0, 2 * np.pi), st.floats(0, 12))
+def test_pixels_that_go_another_way_than_the_target_are_not_its_own(speed, frames, direction, off):
+    course = seen(speed, frames)
+    x, y = 200 + speed[0] * frames, 200 + speed[1] * frames
+    limit = 2 + 0.3 * np.hypot(*speed)
+    astray = x + off * np.cos(direction), y + off * np.sin(direction)
+    if abs(off - limit) > 1e-6:
+        assert course.agrees(frames, astray) == (off < limit)
+
+
+def test_of_a_target_whose_speed_is_not_known_any_pixels_may_be_its_own():
+    assert seen((0, 0), 2).agrees(2, (230, 200))
+
+
 def test_a_part_of_the_target_moves_the_expectation_but_not_the_speed():
     course = seen((4, 0), 8)
     assert course.see(8, (222, 190, 228, 210), 0.5)  # a cloud covers all but its left third

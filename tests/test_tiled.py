@@ -89,10 +89,10 @@ def test_a_window_follows_its_target_through_the_whole_frame(bright, monkeypatch
             np.testing.assert_array_equal(out.masks[0, y0:y1, x0:x1], truth[y0:y1, x0:x1])
             np.testing.assert_array_equal(out.masks[0], truth)
         assert len(session._views[0].results) == 0
-        assert len(session._views[0]._seen) <= lag
+        assert len(session._views[0].frames) <= lag
     assert session.frame_index == 119
     # The window keeps pace with it: the model sees it where it saw it before.
-    seen = [t for t in range(lag + 2, 120) if t not in gone and t - 1 not in gone]
+    seen = [t for t in range(2, 120) if t not in gone and t - 1 not in gone]
     assert sum(places[t] != places[t - 1] for t in seen) <= 3
 
 
@@ -183,7 +183,7 @@ def test_a_stream_continues_inside_its_calibration(tiny_model, tmp_path):
     session = TiledTracker(model, masks=masks)
     for frame in video[:4]:
         assert session.push(frame) == []
-    assert [len(view.results) for view in session._views.values()] == [4, 0]
+    assert [(len(view.results), len(view.frames)) for view in session._views.values()] == [(4, 0), (0, 4)]
     session.save(tmp_path / "stream")
     again = TiledTracker.restore(model, tmp_path / "stream")
     for a, b in zip(run(again, video[4:]), whole, strict=True):
