@@ -31,7 +31,7 @@ def lights(*corners: tuple[int, int], side: int = 12, size: tuple[int, int] = (4
 
 
 class Brightness:
-    """In `Tracker`'s place: a target is what is bright. Looks at `lag` frames more for its first one, as a calibration does."""
+    """In `Tracker`'s place: a target is what is bright. Its first mask waits for `lag` frames, as if calibrated."""
 
     lag = 0
 
