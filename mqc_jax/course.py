@@ -43,6 +43,8 @@ class Course:
       areas: of the latest boxes; of those that showed a part, nearly what was expected.
       length: of its box's longer side, a running mean.
       last: (frame, x, y) of the last sight, with `size`, its box's width and height; None: none yet.
+      path: x and y in its first frames, as far as motion told them before it was followed: in place of the middles of
+        its first sights.
     """
 
     whole: list[tuple[float, float, float]] = dataclasses.field(default_factory=list)
@@ -50,6 +52,7 @@ class Course:
     length: float = 0.0
     last: tuple[float, float, float] | None = None
     size: tuple[float, float] = (0.0, 0.0)
+    path: list[tuple[float, float]] = dataclasses.field(default_factory=list)
 
     def see(self, frame: int, box: Box, iou: float, moved: tuple[float, float] | None = None) -> bool:
         """Takes a mask's box for a sight of the target, if it can be one.
@@ -79,7 +82,10 @@ class Course:
         changes = [abs(a - b) > _STEADY * max(a, b) for a, b in zip((width, height), self.size, strict=True)]
         self.last, self.size = (frame, x, y), (width, height)
         begun = 0 < len(self.whole) < _BEGUN and self.whole[-1][0] == frame - 1
-        if begun and moved is not None and (any(changes) or not whole):
+        told = begun and frame < len(self.path)
+        if told:
+            moved = tuple(now - then for now, then in zip(self.path[frame], self.path[frame - 1], strict=True))
+        if told or (begun and moved is not None and (any(changes) or not whole)):
             _, before_x, before_y = self.whole[-1]
             self.whole = [*self.whole, (frame, before_x + moved[0], before_y + moved[1])][-_SIGHTS:]
         elif whole:

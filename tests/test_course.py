@@ -87,6 +87,19 @@ def test_what_is_covered_before_its_speed_is_known_goes_on_as_its_pixels_went(sp
     assert course.speed == pytest.approx(speed, abs=1e-6)
 
 
+@settings(deadline=None)
+@given(SPEEDS, st.floats(0.5, 4.0), st.integers(2, 30))
+def test_what_motion_told_before_counts_among_the_first_sights(speed, covers, unseen):
+    """Whatever a cloud leaves to be seen of it."""
+    course = Course(path=[(50 + speed[0] * t, 70 + speed[1] * t) for t in range(5)])
+    for t in range(5):
+        x0, y0, x1, y1 = square(200 + speed[0] * t, 200 + speed[1] * t)
+        assert course.see(t, (x0 + covers * t, y0, x1, y1), 0.8)
+    assert course.speed == pytest.approx(speed, abs=1e-6)
+    x0, _, x1, _ = course.box(4 + unseen)
+    assert (x0 + x1) / 2 == pytest.approx(200 + speed[0] * (4 + unseen) + 2 * covers, abs=1e-6)
+
+
 def test_a_speck_is_no_sight_of_what_was_hidden():
     course = seen((4, 0), 6)
     assert course.see(6, square(224, 200, 7), 0.8)  # it is being covered: from frame to frame a small rest is a sight
