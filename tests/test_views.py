@@ -55,6 +55,27 @@ def test_of_several_boats_that_may_be_meant_the_one_that_sails_is(tiny_model, mo
     assert "candidates" not in outs[1].memory
 
 
+def test_a_chosen_targets_course_is_told_where_it_was_seen_to_go(tiny_model, monkeypatch):
+    """A cloud comes over it from the left meanwhile, so that the middle of what is left to be seen goes otherwise."""
+    bright_model.ground_on_brightness(monkeypatch)
+    monkeypatch.setattr(views, "Tracker", bright_model.Brightness)
+    rng = np.random.default_rng(1)
+    water, boat = rng.integers(20, 60, (480, 640, 3), np.uint8), rng.integers(150, 255, (18, 30, 3), np.uint8)
+    model = tiny_model.replace(calibration="tmcc", tmcc=CHOOSES)
+    session = TiledTracker(model, texts=["the boat"], tile=88)
+    for t in range(7):
+        frame = water.copy()
+        frame[200:218, 300 + 4 * t : 330 + 4 * t] = boat
+        frame[:, : 300 + 6 * t] = 60
+        session.push(frame)
+    (view,) = session._views.values()
+    assert np.diff(view.course.path, axis=0) == pytest.approx(np.tile([4, 0], (len(view.course.path) - 1, 1)), abs=0.6)
+    assert len(view.course.path) == 3
+    assert view.course.last[1] - 315 == pytest.approx(5 * 6, abs=1)  # of the rest: half of it is the cloud's
+    first = view.course.whole[0]
+    assert [x - first[1] for _, x, _ in view.course.whole[1:3]] == pytest.approx([4, 8], abs=0.6)
+
+
 def test_what_was_chosen_gets_what_a_tracker_in_its_window_gives(tiny_model):
     """One candidate that stands: the same as if there had been no choice."""
     model = tiny_model.replace(calibration="tmcc", tmcc=CHOOSES)
