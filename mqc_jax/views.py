@@ -288,7 +288,8 @@ class Choice:
         view.facts = {"candidates": np.int32(len(seen)), "moves": path.moves > 0}
         if not stays:
             view.facts |= {"window": np.int32(path.moves), "is_static": path.moves == 0}
-        if path.moves:  # where it went while it was surely seen to move
+        # What is seen to move in a longer window alone may be covered meanwhile: its path would be the cloud's.
+        if 0 < path.moves <= config.n_start:
             view.course.path = [(float(x), float(y)) for x, y in path.corners[: path.moves + 1]]
         for frame in self.frames:
             view.push(frame)

@@ -76,6 +76,19 @@ def test_a_chosen_targets_course_is_told_where_it_was_seen_to_go(tiny_model, mon
     assert [x - first[1] for _, x, _ in view.course.whole[1:3]] == pytest.approx([4, 8], abs=0.6)
 
 
+@pytest.mark.parametrize(("moves", "told"), [(0, 0), (2, 3), (4, 0)])
+def test_a_path_that_only_a_longer_window_shows_is_not_told(tiny_model, monkeypatch, moves, told):
+    bright_model.ground_on_brightness(monkeypatch)
+    monkeypatch.setattr(views, "Tracker", bright_model.Brightness)
+    corners = np.full((7, 2), 300.0)
+    monkeypatch.setattr(views.paths, "follow", lambda frames, boxes, windows: [views.paths.Path(moves, corners)] * 2)
+    session = TiledTracker(tiny_model.replace(calibration="tmcc", tmcc=CHOOSES), texts=["the boat"], tile=88)
+    for frame in two_boats(7):
+        session.push(frame)
+    (view,) = session._views.values()
+    assert len(view.course.path) == told
+
+
 def test_what_was_chosen_gets_what_a_tracker_in_its_window_gives(tiny_model):
     """One candidate that stands: the same as if there had been no choice."""
     model = tiny_model.replace(calibration="tmcc", tmcc=CHOOSES)
