@@ -4,12 +4,8 @@ Eq. 7 asks dense flow whether a region moves. In a window that enlarges its targ
 length in three frames moves farther in one than flow can follow, and leaves the window before eq. 7's is over. Here the
 patch itself is looked for in the whole frames: where it would be if it stood on the ground, and, turned or not, where
 it would be if it went on as it went. What is found better along its own path than in place moves.
-
-The ground is registered from some hundred corners, and not as `models.flow` fits the background to dense flow: that is
-made for a window of the model's size, and would cost seconds a pair of whole frames.
 """
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -31,10 +27,6 @@ _SLACK = (6, 3)  # pixels that it may be off its course: in the first frames, an
 _UNSURE = 4  # frames until its speed is known well
 _TURNS = (0, -8, -4, 4, 8)  # degrees that it may turn in a frame
 
-_REGISTERED_SIDE = 2048  # longest side at which the ground is registered
-_POINTS, _POINTS_APART, _FEWEST_POINTS = 400, 12, 12
-_RETURNS, _AGREES = 0.5, 0.7  # pixels: of a point followed forth and back, and of a point from the fit
-
 
 class Path(NamedTuple):
     """What became of a thing.
@@ -49,47 +41,18 @@ class Path(NamedTuple):
     corners: np.ndarray
 
 
-def ground_motion(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """How the ground moves from one frame to the next: turned, scaled and shifted.
-
-    Corners are followed by Lucas and Kanade's method forth and back, and fitted by RANSAC.
-
-    Args:
-      before, after: grey uint8 [H, W].
-
-    Returns:
-      float [2, 3], what takes (x, y, 1) to the next frame; standing still where too few corners are found again.
-    """
-    still = np.eye(2, 3)
-    scale = min(1.0, _REGISTERED_SIDE / max(before.shape))
-    if scale < 1:
-        before, after = (cv2.resize(f, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) for f in (before, after))
-    points = cv2.goodFeaturesToTrack(before, _POINTS, 0.01, _POINTS_APART)
-    if points is None or len(points) < _FEWEST_POINTS:
-        return still
-    there, found, _ = cv2.calcOpticalFlowPyrLK(before, after, points, None)
-    back, found_back, _ = cv2.calcOpticalFlowPyrLK(after, before, there, None)
-    good = (found & found_back)[:, 0].astype(bool) & (np.hypot(*(back - points)[:, 0].T) < _RETURNS)
-    if good.sum() < _FEWEST_POINTS:
-        return still
-    fit, _ = cv2.estimateAffinePartial2D(points[good], there[good], ransacReprojThreshold=_AGREES)
-    if fit is None:
-        return still
-    fit[:, 2] /= scale
-    return fit
-
-
-def follow(frames: Sequence[np.ndarray], boxes: Sequence[Box], windows: Sequence[int]) -> list[Path]:
+def follow(
+    frames: Sequence[np.ndarray], poses: Sequence[np.ndarray], boxes: Sequence[Box], windows: Sequence[int]
+) -> list[Path]:
     """What became of each thing of the first frame.
 
     Args:
       frames: grey uint8 [H, W], at least one.
+      poses: float [3, 3], each frame's (`ground.Ground`).
       boxes: around the things in the first frame.
       windows: numbers of displacements after which it is asked whether a thing moves (eq. 7's), ascending.
     """
-    to_frame = [np.eye(3)]  # homogeneous, from the first frame
-    for before, after in itertools.pairwise(frames):
-        to_frame.append(np.vstack([ground_motion(before, after), (0, 0, 1)]) @ to_frame[-1])
+    to_frame = [pose @ np.linalg.inv(poses[0]) for pose in poses]
     return [_of_any_size(frames, to_frame, box, windows) for box in boxes]
 
 

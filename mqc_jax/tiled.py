@@ -17,6 +17,7 @@ from mqc_jax import archive, groups, tile_search, tiled_state
 from mqc_jax.checkpoint import Model
 from mqc_jax.config import SMALLEST_TILE
 from mqc_jax.errors import UserError
+from mqc_jax.ground import Ground, Shot
 from mqc_jax.groups import Target
 from mqc_jax.results import FrameResult, assemble, rows
 from mqc_jax.tiled_state import ChoiceState, TiledState
@@ -85,6 +86,7 @@ class TiledTracker(Tracker):
         super()._forget()
         self._views: dict[int, View | Choice] = {}  # by target, those that have started
         self._pushed = 0
+        self._ground = Ground()
 
     @property
     def tile(self) -> int:
@@ -118,8 +120,9 @@ class TiledTracker(Tracker):
 
         Results are those of `Tracker`, with these differences where frames are larger than a tile: `mask_logits` is
         what each target's window showed; `memory` also holds `view`, int32 [N, 4], that window as x0, y0, x1, y1 in
-        pixels; maps in `evidence` are [N, h, w] over the whole frame, their longest side at most 1024, and
-        `coarse` is that of all tiles that were looked at.
+        pixels, and `stood`, bool [N]: what has the mask stood there when the target was elsewhere (`standing`), so that
+        the window does not follow it; maps in `evidence` are [N, h, w] over the whole frame, their longest side at most
+        1024, and `coarse` is that of all tiles that were looked at.
 
         Raises:
           UserError: not an RGB frame, or another size than the frames before. The stream goes on as if it had not come.
@@ -134,8 +137,9 @@ class TiledTracker(Tracker):
         self._pushed += 1
         if any(view.waits for view in self._views.values()):
             frame = frame.copy()  # it is kept
+        shot = Shot(frame, self._ground.push(frame))
         for i, view in self._views.items():
-            self._views[i] = view.push(frame)
+            self._views[i] = view.push(shot)
         return self._settled()
 
     def finish(self) -> list[FrameResult]:
@@ -205,7 +209,9 @@ class TiledTracker(Tracker):
             return
         views = {i: view.state() for i, view in self._views.items()}
         targets = list(self._targets.values())
-        state = TiledState(self.frame_index, self._pushed, self._frame_shape, self._next_id, targets, views)
+        state = TiledState(
+            self.frame_index, self._pushed, self._frame_shape, self._next_id, targets, views, self._ground
+        )
         tiled_state.write(path, self.model, state)
 
     @classmethod
@@ -225,6 +231,7 @@ class TiledTracker(Tracker):
         session._clear(model)
         state = tiled_state.read(path, model, session._within)
         session.frame_index, session._pushed, session._frame_shape = state.frame_index, state.pushed, state.frame_shape
+        session._ground = state.ground
         session._next_id, session._targets = state.next_id, {target.id: target for target in state.targets}
         starts = {target.id: target.start for target in state.targets}
         size = state.frame_shape[:2]

@@ -15,15 +15,17 @@ from mqc_jax import archive
 from mqc_jax.checkpoint import Model
 from mqc_jax.course import Course
 from mqc_jax.errors import UserError
+from mqc_jax.ground import Ground, Shot
 from mqc_jax.groups import Target
 from mqc_jax.pace import Pattern
 from mqc_jax.results import FrameResult
+from mqc_jax.standing import Standing, Surroundings
 from mqc_jax.stream_state import check, damaged, model_facts, packed, unpacked
 from mqc_jax.tile_search import Found
 from mqc_jax.tiling import Window
 from mqc_jax.tracker import Tracker
 
-KEY, FORMAT = "mqc_jax_tiles", 7
+KEY, FORMAT = "mqc_jax_tiles", 8
 _ARRAYS = ("masks", "mask_logits", "presence", "iou", "targets", "started")
 _TABLES = ("memory", "evidence")
 
@@ -39,7 +41,8 @@ class ViewState(NamedTuple):
     tracker: Tracker
     window: Window
     course: Course
-    frames: list[np.ndarray]
+    standing: Standing
+    frames: list[Shot]
     results: list[tuple[FrameResult, Window]]
     searched: np.ndarray | None
     pattern: Pattern | None
@@ -50,7 +53,7 @@ class ChoiceState(NamedTuple):
     """A target that is not chosen yet: see `views.Choice`."""
 
     found: list[Found]
-    frames: list[np.ndarray]
+    frames: list[Shot]
 
 
 class TiledState(NamedTuple):
@@ -63,6 +66,7 @@ class TiledState(NamedTuple):
       next_id: of the next target to be added.
       targets: in order of their ids.
       views: by target, of those that have started.
+      ground: after the last frame.
     """
 
     frame_index: int
@@ -71,16 +75,19 @@ class TiledState(NamedTuple):
     next_id: int
     targets: list[Target]
     views: dict[int, ViewState | ChoiceState]
+    ground: Ground
 
 
 def write(path: str | Path, model: Model, state: TiledState) -> None:
     """Writes the file, whole or not at all."""
     targets, arrays = packed(state.targets)
+    arrays |= {"ground": state.ground.grey, "pose": state.ground.pose}
     facts = []
     for i, view in state.views.items():
         start = state.pushed - len(view.frames)
         # Targets that start together hold the same frames.
-        arrays |= {f"held{start}.{k}": frame for k, frame in enumerate(view.frames)}
+        arrays |= {f"held{start}.{k}": shot.pixels for k, shot in enumerate(view.frames)}
+        arrays |= {f"pose{start}.{k}": shot.pose for k, shot in enumerate(view.frames)}
         if isinstance(view, ChoiceState):
             found = [{"window": f.window, "text": f.text, "box": f.box, "chance": f.chance} for f in view.found]
             facts.append({"target": i, "found": found, "start": start})
@@ -89,8 +96,12 @@ def write(path: str | Path, model: Model, state: TiledState) -> None:
         waiting = [{"frame": result.frame_index, "window": window} for result, window in view.results]
         course = dataclasses.asdict(view.course)
         known = view.pattern and {"corner": view.pattern.corner, "middle": view.pattern.middle}
+        around = [{"corner": s.corner, "frame": s.frame, "middle": s.middle} for s in view.standing.kept]
+        arrays |= {f"around{i}.{k}": s.grey for k, s in enumerate(view.standing.kept)}
+        arrays |= {f"around{i}.{k}.pose": s.pose for k, s in enumerate(view.standing.kept)}
         fact = {"target": i, "window": view.window, "course": course, "start": start, "waiting": waiting}
-        facts.append({**fact, "pattern": known, "number": view.number})
+        fact |= {"pattern": known, "number": view.number, "around": around, "longest": view.standing.length}
+        facts.append(fact)
         arrays[f"tracker{i}"] = np.frombuffer(_saved(view.tracker), np.uint8)
         if view.pattern is not None:
             arrays |= {f"pixels{i}": view.pattern.pixels, f"weight{i}": view.pattern.weight}
@@ -100,7 +111,9 @@ def write(path: str | Path, model: Model, state: TiledState) -> None:
             arrays |= {f"result{i}.{k}.{name}": getattr(result, name) for name in _ARRAYS}
             for table in _TABLES:
                 arrays |= {f"result{i}.{k}.{table}.{name}": v for name, v in getattr(result, table).items()}
-    header = {KEY: FORMAT, **state._replace(targets=targets, views=facts)._asdict(), **model_facts(model)}
+    about = state._replace(targets=targets, views=facts)._asdict()
+    del about["ground"]
+    header = {KEY: FORMAT, **about, **model_facts(model)}
     archive.write(path, header, arrays)
 
 
@@ -129,20 +142,33 @@ def read(path: str | Path, model: Model, within: Model) -> TiledState:
         if list(views) != [target.id for target in targets if target.start is not None]:
             raise ValueError("its targets and their windows do not fit each other")
         return TiledState(
-            header["frame_index"], header["pushed"], (height, width, channels), header["next_id"], targets, views
+            header["frame_index"],
+            header["pushed"],
+            (height, width, channels),
+            header["next_id"],
+            targets,
+            views,
+            Ground(arrays["ground"], _pose(arrays["pose"])),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise damaged(path, error) from error
 
 
-def _held(fact: dict, arrays: dict[str, np.ndarray], pushed: int, shape: tuple[int, int, int]) -> list[np.ndarray]:
-    frames = [arrays[f"held{fact['start']}.{k}"] for k in range(pushed - fact["start"])]
-    if any(frame.shape != shape or frame.dtype != np.uint8 for frame in frames):
+def _pose(values: np.ndarray) -> np.ndarray:
+    if values.shape != (3, 3) or not np.isfinite(values).all() or not np.linalg.det(values):
+        raise ValueError("where the ground lies in a frame is no pose")
+    return values
+
+
+def _held(fact: dict, arrays: dict[str, np.ndarray], pushed: int, shape: tuple[int, int, int]) -> list[Shot]:
+    start = fact["start"]
+    shots = [Shot(arrays[f"held{start}.{k}"], _pose(arrays[f"pose{start}.{k}"])) for k in range(pushed - start)]
+    if any(shot.pixels.shape != shape or shot.pixels.dtype != np.uint8 for shot in shots):
         raise ValueError(f"the frames held back for target {fact['target']} do not fit the video")
-    return frames
+    return shots
 
 
-def _choice(fact: dict, arrays: dict[str, np.ndarray], frames: list[np.ndarray]) -> ChoiceState:
+def _choice(fact: dict, arrays: dict[str, np.ndarray], frames: list[Shot]) -> ChoiceState:
     searched = arrays[f"searched{fact['target']}"]
     found = [
         Found(Window(*one["window"]), one["text"], searched, one["box"] and tuple(one["box"]), one["chance"])
@@ -153,9 +179,7 @@ def _choice(fact: dict, arrays: dict[str, np.ndarray], frames: list[np.ndarray])
     return ChoiceState(found, frames)
 
 
-def _view(
-    path: str | Path, model: Model, fact: dict, arrays: dict[str, np.ndarray], frames: list[np.ndarray]
-) -> ViewState:
+def _view(path: str | Path, model: Model, fact: dict, arrays: dict[str, np.ndarray], frames: list[Shot]) -> ViewState:
     i = fact["target"]
     results = [
         (_result(f"result{i}.{k}.", one["frame"], arrays), Window(*one["window"]))
@@ -167,7 +191,18 @@ def _view(
     if known is not None:
         places = tuple(known["corner"]), tuple(known["middle"])
         known = Pattern(arrays[f"pixels{i}"], arrays[f"weight{i}"], *places)
-    return ViewState(tracker, window, course, frames, results, searched, known, fact["number"])
+    around = [
+        Surroundings(
+            arrays[f"around{i}.{k}"],
+            tuple(one["corner"]),
+            _pose(arrays[f"around{i}.{k}.pose"]),
+            one["frame"],
+            tuple(one["middle"]),
+        )
+        for k, one in enumerate(fact["around"])
+    ]
+    standing = Standing(around, fact["longest"])
+    return ViewState(tracker, window, course, standing, frames, results, searched, known, fact["number"])
 
 
 def _result(prefix: str, frame_index: int, arrays: dict[str, np.ndarray]) -> FrameResult:

@@ -14,7 +14,9 @@ import numpy as np
 from mqc_jax import pace, paths, tile_search
 from mqc_jax.checkpoint import Model
 from mqc_jax.course import Box, Course
+from mqc_jax.ground import Shot
 from mqc_jax.results import FrameResult
+from mqc_jax.standing import Standing
 from mqc_jax.tile_search import Found
 from mqc_jax.tiled_state import ChoiceState, ViewState
 from mqc_jax.tiling import Window, around, follow, inside, main_part, side_of
@@ -23,6 +25,10 @@ from mqc_jax.tracker import Tracker
 # Pixels that a target may be off where it is expected, and shares of its length: once its speed is known, and before.
 _SLACK, _SLACK_AT_FIRST = (6, 0.1), (16, 0.5)
 _SLACK_UNSEEN, _SLACK_LOST = 2, 10  # more pixels for each frame in which it was not seen, and at most
+
+# What lies where the target's own pixels were found again is the target, whatever stood there before: so much of its
+# length away at most, or so many pixels, and at least so like it.
+_THERE, _THERE_PIXELS, _OWN = 0.25, 1.5, 0.7
 
 
 class Seen(NamedTuple):
@@ -38,9 +44,10 @@ class View:
     Attributes:
       window: the part of the next frame that the tracker will see.
       course: where the target was, by its tracker's frame numbers.
+      standing: what was around it.
       start: number of the target's first frame.
       results: what the tracker gave and the other targets' trackers did not yet.
-      frames: uint8 RGB [H, W, 3], those held back until the first mask is settled.
+      frames: those held back until the first mask is settled.
       facts: what else `FrameResult.memory` is to hold of the target's first frame.
     """
 
@@ -49,8 +56,8 @@ class View:
     ) -> None:
         self.tracker, self.window, self.size, self.start = tracker, window, size, start
         self.results: collections.deque[Seen] = collections.deque()
-        self.frames: list[np.ndarray] = []
-        self.course = Course()
+        self.frames: list[Shot] = []
+        self.course, self.standing = Course(), Standing()
         self.facts: dict[str, Any] = {}
         self._searched = searched
         self._pattern: pace.Pattern | None = None  # how the target looked at its last sight
@@ -83,16 +90,24 @@ class View:
 
     def state(self) -> ViewState:
         """Everything that `of` needs."""
-        course, results, frames = self.course, list(self.results), list(self.frames)
+        results, frames = list(self.results), list(self.frames)
         return ViewState(
-            self.tracker, self.window, course, frames, results, self._searched, self._pattern, self._number
+            tracker=self.tracker,
+            window=self.window,
+            course=self.course,
+            standing=self.standing,
+            frames=frames,
+            results=results,
+            searched=self._searched,
+            pattern=self._pattern,
+            number=self._number,
         )
 
     @classmethod
     def of(cls, state: ViewState, size: tuple[int, int], start: int) -> "View":
         """The view that had this state."""
         view = cls(state.tracker, state.window, size, start, state.searched)
-        view.course, view.frames = state.course, list(state.frames)
+        view.course, view.standing, view.frames = state.course, state.standing, list(state.frames)
         view._pattern, view._number = state.pattern, state.number
         view.results.extend(Seen(*one) for one in state.results)
         return view
@@ -111,14 +126,14 @@ class View:
             (target,) = self.tracker.targets
             self.tracker.expect({target: (*middle, float(np.hypot(x1 - x0, y1 - y0)) / side)})
 
-    def push(self, frame: np.ndarray) -> "View":
+    def push(self, shot: Shot) -> "View":
         """Takes the next frame, which must not be written to while the view waits; what goes on is this view."""
         if not self.waits:
-            self._advance(frame)
+            self._advance(shot)
             return self
         # A calibration looks at one place; what follows is seen in windows that move, as without one.
-        self.frames.append(frame)
-        if self.tracker._look(self._cut(frame)):
+        self.frames.append(shot)
+        if self.tracker._look(self._cut(shot.pixels)):
             self._begin()
         return self
 
@@ -132,30 +147,34 @@ class View:
         """Settles the first mask, and follows it through the frames held back."""
         (first, *others), self.frames = self.frames, []
         self._keep(first, self.tracker._begin(), None)
-        for frame in others:
-            self._advance(frame)
+        for shot in others:
+            self._advance(shot)
 
-    def _advance(self, frame: np.ndarray) -> None:
+    def _advance(self, shot: Shot) -> None:
         """Follows the target into the next frame."""
-        match = None if self._pattern is None else self._keep_pace(frame)
-        (result,) = self.tracker.push(self._cut(frame))
-        self._keep(frame, result, match)
+        match = None if self._pattern is None else self._keep_pace(shot.pixels)
+        (result,) = self.tracker.push(self._cut(shot.pixels))
+        self._keep(shot, result, match)
 
     def _cut(self, frame: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(self.window.cut(frame))
 
-    def _keep(self, frame: np.ndarray, result: FrameResult, match: pace.Match | None) -> None:
+    def _keep(self, shot: Shot, result: FrameResult, match: pace.Match | None) -> None:
         """Keeps a frame's result, and moves the window after the target.
 
         Args:
           match: where the target's pixels were found again, if they were looked for.
         """
         window, course, number = self.window, self.course, result.frame_index
+        box = main_part(result.masks[0])
+        if box is not None:
+            box = box[0] + window.x, box[1] + window.y, box[2] + window.x, box[3] + window.y
+        stood = box is not None and course.last is not None and self._stood(shot, box, match)
         if result.evidence:
             result = dataclasses.replace(result, evidence=self._on_frame(result.evidence, window))
-        if self.facts:
-            facts = {name: np.array([value]) for name, value in self.facts.items()}
-            result, self.facts = dataclasses.replace(result, memory={**result.memory, **facts}), {}
+        facts, self.facts = {"stood": stood, **self.facts}, {}
+        facts = {name: np.array([value]) for name, value in facts.items()}
+        result = dataclasses.replace(result, memory={**result.memory, **facts})
         self.results.append(Seen(result, window))
         self._number = number
         before = course.last
@@ -163,17 +182,25 @@ class View:
         moved = None
         if followed and match.found:
             moved = tuple(now - then for now, then in zip(match.middle, before[1:], strict=True))
-        box = main_part(result.masks[0])
-        if box is not None:
-            x0, y0, x1, y1 = box
-            seen = x0 + window.x, y0 + window.y, x1 + window.x, y1 + window.y
-            course.see(number, seen, float(result.iou[0] * result.presence[0]), moved)
+        if box is not None and not stood:
+            course.see(number, box, float(result.iou[0] * result.presence[0]), moved)
         if course.last is not None and course.last[0] == number:
+            longest, side = max(*course.size, course.length), max(window.width, window.height)
+            self.standing.see(number, shot.pixels, shot.pose, course.last[1:], longest, side)
             box = tuple(map(int, course.box(number)))
-            self._pattern = pace.pattern(frame, result.masks[0], window.box[:2], box)
+            self._pattern = pace.pattern(shot.pixels, result.masks[0], window.box[:2], box)
         elif followed and match.sure and course.agrees(number, match.middle):
             course.carry(number, match.middle)
         self._follow(number + 1)
+
+    def _stood(self, shot: Shot, box: tuple[int, int, int, int], match: pace.Match | None) -> bool:
+        """Whether what has the mask was there when the target was elsewhere."""
+        if match is not None and match.likeness > _OWN:
+            middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+            off = np.hypot(*np.subtract(middle, match.middle))
+            if off < max(_THERE * max(*self.course.size, self.course.length), _THERE_PIXELS):
+                return False
+        return self.standing.stood(shot.pixels, shot.pose, box)
 
     def _keep_pace(self, frame: np.ndarray) -> pace.Match | None:
         """Moves the window as far as the target's pixels have moved to this frame, and says where they are."""
@@ -232,13 +259,13 @@ class Choice:
 
     Attributes:
       start: number of the target's first frame.
-      frames: uint8 RGB [H, W, 3], from that one on; fewer than `n_max` + 1 of them.
+      frames: from that one on; fewer than `n_max` + 1 of them.
       results: none.
     """
 
     def __init__(self, model: Model, found: list[Found], size: tuple[int, int], start: int) -> None:
         self.model, self.found, self.size, self.start = model, found, size, start
-        self.frames: list[np.ndarray] = []
+        self.frames: list[Shot] = []
         self.results: collections.deque[Seen] = collections.deque()
 
     @property
@@ -262,9 +289,9 @@ class Choice:
         choice.frames = list(state.frames)
         return choice
 
-    def push(self, frame: np.ndarray) -> "View | Choice":
+    def push(self, shot: Shot) -> "View | Choice":
         """Takes the next frame, which must not be written to any more; gives what goes on from there."""
-        self.frames.append(frame)
+        self.frames.append(shot)
         return self._chosen() if len(self.frames) > self.model.config.tmcc.n_max else self
 
     def finish(self) -> View:
@@ -273,9 +300,10 @@ class Choice:
 
     def _chosen(self) -> View:
         config = self.model.config.tmcc
-        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in self.frames]
+        grey = [cv2.cvtColor(shot.pixels, cv2.COLOR_RGB2GRAY) for shot in self.frames]
+        poses = [shot.pose for shot in self.frames]
         boxes = [found.box or found.window.box for found in self.found]
-        seen = paths.follow(grey, boxes, config.windows(config.n_max))
+        seen = paths.follow(grey, poses, boxes, config.windows(config.n_max))
         chances = [
             found.chance * (config.motion_odds if path.moves else 1.0)
             for found, path in zip(self.found, seen, strict=True)
@@ -291,8 +319,8 @@ class Choice:
         # What is seen to move in a longer window alone may be covered meanwhile: its path would be the cloud's.
         if 0 < path.moves <= config.n_start:
             view.course.path = [(float(x), float(y)) for x, y in path.corners[: path.moves + 1]]
-        for frame in self.frames:
-            view.push(frame)
+        for shot in self.frames:
+            view.push(shot)
         return view
 
 

@@ -81,7 +81,8 @@ def test_a_path_that_only_a_longer_window_shows_is_not_told(tiny_model, monkeypa
     bright_model.ground_on_brightness(monkeypatch)
     monkeypatch.setattr(views, "Tracker", bright_model.Brightness)
     corners = np.full((7, 2), 300.0)
-    monkeypatch.setattr(views.paths, "follow", lambda frames, boxes, windows: [views.paths.Path(moves, corners)] * 2)
+    found = [views.paths.Path(moves, corners)] * 2
+    monkeypatch.setattr(views.paths, "follow", lambda frames, poses, boxes, windows: found)
     session = TiledTracker(tiny_model.replace(calibration="tmcc", tmcc=CHOOSES), texts=["the boat"], tile=88)
     for frame in two_boats(7):
         session.push(frame)
@@ -149,3 +150,25 @@ def test_a_choice_ends_with_the_video_or_with_its_target(tiny_model, tmp_path):
     assert outs[0].targets.tolist() == [0]
     session.drop(0)
     assert [out.frame_index for out in session.push(video[3])] == [3]
+
+
+def test_a_double_that_stood_there_before_does_not_lead_the_window_away(tiny_model, monkeypatch):
+    """A boat passes under a bridge beside which its double is moored."""
+    bright_model.ground_on_brightness(monkeypatch)
+    monkeypatch.setattr(views, "Tracker", bright_model.Brightness)
+    rng = np.random.default_rng(2)
+    water, boat = rng.integers(20, 60, (480, 640, 3), np.uint8), rng.integers(150, 255, (18, 18, 3), np.uint8)
+    session, stood = TiledTracker(tiny_model, texts=["the boat at the left"], tile=88), []
+    for t in range(50):
+        frame = water.copy()
+        frame[200:218, 100 + 5 * t : 118 + 5 * t] = boat
+        frame[190:219, 190:270] = 60
+        frame[220:236, 225:241] = boat[:16, :16]
+        (out,) = session.push(frame)
+        stood.append(bool(out.memory["stood"][0]))
+        (view,) = session._views.values()
+        if not 170 < 100 + 5 * t < 280:
+            assert out.masks[0, 200:218, 100 + 5 * t : 118 + 5 * t].all()
+            assert not stood[-1]
+    assert any(stood[14:34])
+    assert view.course.last == (49, 100 + 5 * 49 + 9, 209)
