@@ -17,7 +17,7 @@ Box = tuple[int, int, int, int]
 
 # Chosen on seeds 905, 911 and the roads of 921 and 922 (docs/results.md).
 _SAME = 0.85  # correlation of what stands, with what was there
-_APART = 5.0  # pixels from the target, then, at least, and the target's length: else it may be a part of it
+_APART = 5.0  # pixels from the target, then, at least, and either's length: else it may be a part of it
 _EVERY, _KEPT = 6, 4  # frames from one picture of the surroundings to the next, and how many are kept
 _SIDE, _SIDES = 512, 3  # of that picture, in pixels, and at least so many windows
 _PAD = 1  # pixels of ground around what has the mask: its edge is what is seen best
@@ -95,9 +95,10 @@ class Standing:
         patch = cv2.cvtColor(np.ascontiguousarray(patch), cv2.COLOR_RGB2GRAY)
         if patch.std() < _LEAST_CONTRAST:
             return False
-        middle = np.array(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2))
+        middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+        apart = max(self.length, box[2] - box[0], box[3] - box[1], _APART)
         return any(
-            np.hypot(*(_moved(pose @ np.linalg.inv(then.pose), then.middle) - middle)) >= max(self.length, _APART)
+            np.hypot(*(_moved(pose @ np.linalg.inv(then.pose), then.middle) - middle)) >= apart
             and _likeness(patch, then, _moved(then.pose @ np.linalg.inv(pose), (x0, y0))) > _SAME
             for then in self.kept
         )

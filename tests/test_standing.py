@@ -82,6 +82,10 @@ def test_every_part_of_a_long_target_is_near_the_whole():
     assert standing.length == 120
     assert not standing.stood(*shot(4, 40), box(*PARKED))
     assert standing.stood(*shot(4, 40), box(220, 180))
+    standing = Standing()
+    seen(standing, 0, 4, 0)  # its mask was a part of it at first
+    assert standing.stood(*shot(4, 40), (120, 90, 180, 110))
+    assert not standing.stood(*shot(4, 40), (40, 90, 180, 110))
 
 
 def test_only_some_pictures_are_kept_and_those_of_the_last_sights():
