@@ -49,8 +49,8 @@ class Standing:
 
     Attributes:
       kept: the latest, oldest first.
-      length: of the target's longer side in pixels, the largest so far. Of a long one, of which the mask shows now this
-        part and now that, every part is near the whole.
+      length: of the target's longer side in pixels, the largest so far, and of what it was given as. Of a long one, of
+        which the mask shows now this part and now that, every part is near the whole.
     """
 
     kept: list[Surroundings] = dataclasses.field(default_factory=list)

@@ -75,6 +75,8 @@ class View:
             tracker._calibrates = False
         view = cls(tracker, found.window, size, start, found.map)
         view.expect(found.box)
+        if found.box is not None:
+            view.standing.length = _longer_side(found.box)
         return view
 
     @classmethod
@@ -84,9 +86,12 @@ class View:
         if box is None:
             window = around(mask.shape[1] / 2, mask.shape[0] / 2, tile, mask.shape)
         else:
-            side = side_of(max(box[2] - box[0], box[3] - box[1]), tile)
+            side = side_of(_longer_side(box), tile)
             window = around((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, side, mask.shape)
-        return cls(Tracker(model, masks=window.cut(mask)[None]), window, mask.shape, start)
+        view = cls(Tracker(model, masks=window.cut(mask)[None]), window, mask.shape, start)
+        if box is not None:
+            view.standing.length = _longer_side(box)
+        return view
 
     def state(self) -> ViewState:
         """Everything that `of` needs."""
@@ -322,6 +327,10 @@ class Choice:
         for shot in self.frames:
             view.push(shot)
         return view
+
+
+def _longer_side(box: tuple[int, int, int, int]) -> int:
+    return max(box[2] - box[0], box[3] - box[1])
 
 
 def _stays(path: paths.Path, box: tuple[int, int, int, int], window: Window) -> bool:
