@@ -60,6 +60,8 @@ class TargetHistory:
       gaps: (first frame without it, first frame with it again, or None) of the first `MAX_GAPS` gaps.
       num_gaps: how many gaps there were.
       found_late: whether the first frame was without it, and a later one was not.
+      stood_frames, first_stood: in how many frames, and first in which, its mask was of something that had stood there
+        when it was elsewhere (`standing`).
     """
 
     text: str
@@ -73,11 +75,16 @@ class TargetHistory:
     last_visible: int | None = None
     first_area_px: int = 0
     found_late: bool = False
+    stood_frames: int = 0
+    first_stood: int | None = None
     _is_lost: bool = False
 
-    def add(self, presence: float, area_px: int, frame_px: int, number: int | None = None) -> None:
+    def add(self, presence: float, area_px: int, frame_px: int, number: int | None = None, stood: bool = False) -> None:
         """Appends the next frame, whose number is how many there were where none is given."""
         number = self.frames if number is None else number
+        if stood:
+            self.stood_frames += 1
+            self.first_stood = number if self.first_stood is None else self.first_stood
         if self.frames == 0:
             self.first_area_px = area_px
         if area_px > 0:
@@ -111,6 +118,12 @@ class TargetHistory:
             told.append(f"{'target ' if not told else ''}lost at frame {lost}, {again}")
         if self.num_gaps > len(self.gaps):
             told.append(f"{self.num_gaps - len(self.gaps)} further gaps are not listed")
+        if self.stood_frames:
+            frames = f"{self.stood_frames} frames" if self.stood_frames > 1 else "one frame"
+            told.append(
+                f"in {frames}, first in {self.first_stood}, the mask is of something that had stood there before, "
+                "which was not followed"
+            )
         return [f"{name}: {'; '.join(told)}."] if told else []
 
     def summary(self) -> dict:
@@ -124,6 +137,7 @@ class TargetHistory:
             "last_visible": self.last_visible,
             "gaps": [list(gap) for gap in self.gaps],
             "num_gaps": self.num_gaps,
+            "stood_frames": self.stood_frames,
             "mean_area": float(sum(bucket[1] for bucket in self.area.buckets) / max(self.frames, 1)),
             "max_area": float(area[:, 3].max()) if len(area) else 0.0,
         }

@@ -209,10 +209,11 @@ class _Session:
             raise RuntimeError(
                 f"masks of frame {index} are {masks.shape}, due are {len(self.texts)} of {frame.shape[:2]}"
             )
+        stood = out.memory.get("stood", np.zeros(len(masks), bool))
         for target, mask in enumerate(masks):
             write_mask(self.folder / "masks" / f"{target:02d}" / f"{index:05d}.png", mask)
             area = int(np.count_nonzero(mask))
-            self.targets[target].add(float(out.presence[target]), area, mask.size, index)
+            self.targets[target].add(float(out.presence[target]), area, mask.size, index, bool(stood[target]))
             self._rows.writerow([index, target, f"{float(out.presence[target]):.4f}", area, *_place(mask, area)])
         self._write_geo(index, masks, out.presence)
         if decides(out.memory):

@@ -179,6 +179,17 @@ def test_gaps_are_told_in_words():
     assert history.sentences() == ["“the boat”: target lost at frame 120, found again at 131."]
 
 
+def test_what_stood_there_before_is_told_in_words():
+    history = TargetHistory("the boat")
+    for t in range(40):
+        history.add(0.9, 5, 100, 100 + t, stood=t in (30, 33))
+    assert history.sentences() == [
+        "“the boat”: in 2 frames, first in 130, the mask is of something that had stood there before, which was not "
+        "followed."
+    ]
+    assert history.summary()["stood_frames"] == 2
+
+
 # ---- the page ----------------------------------------------------------------------------------------------------
 
 
