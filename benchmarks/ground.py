@@ -2,8 +2,9 @@
 
     python benchmarks/ground.py [--sizes 720x1280,1080x2160,3000x4000] [--rounds 12]
 
-The checkpoint that ships follows one target in a window; frames are synthetic. The ground is registered once a frame for
-all targets, and each target whose mask has pixels is asked once whether that stood there. All take each frame in turn.
+The checkpoint that ships follows one target in a window; frames are synthetic. The ground is registered once a frame
+for all targets, and each target whose mask has pixels is asked once whether that stood there. All take each frame in
+turn. A tracked frame has both in it.
 """
 
 import platform
