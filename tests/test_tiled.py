@@ -1,5 +1,6 @@
 """The tracker of very large frames: exactly `Tracker` inside windows that move."""
 
+import dataclasses
 import json
 
 import bright_model
@@ -15,6 +16,7 @@ from mqc_jax import tile_search, tiled, views
 from mqc_jax.errors import UserError
 from mqc_jax.predict import model_facts
 from mqc_jax.results import FrameResult
+from mqc_jax.standing import Standing
 from mqc_jax.tiled import TiledTracker
 
 TEXTS = ["the yacht at the left", "a boat that overtakes the other"]
@@ -174,6 +176,27 @@ def test_a_stream_continues_bit_for_bit(tiny_model, tmp_path, size):
     assert (again.num_targets, again.frame_index, again.windows) == (2, 1, session.windows)
     for a, b in zip(run(again, video[2:]), whole[2:], strict=True):
         assert_same(a, b)
+
+
+def test_what_was_around_a_target_and_where_the_ground_lies_survive_a_restart(tiny_model, tmp_path):
+    video = tiny.frames(3, SIZE)
+    session = TiledTracker(tiny_model, texts=TEXTS)
+    for frame in video:
+        session.push(frame)
+    for i, view in session._views.items():
+        view.standing = Standing()
+        for t in (4, 11):
+            view.standing.see(t, video[0], np.diag((1.0, 1.0, 1.0 + i)), (20.5 + i, 30.0), 17.0 + t, 48)
+    session.save(tmp_path / "stream")
+    again = TiledTracker.restore(tiny_model, tmp_path / "stream")
+    np.testing.assert_array_equal(again._ground.pose, session._ground.pose)
+    np.testing.assert_array_equal(again._ground.grey, session._ground.grey)
+    for i, view in session._views.items():
+        restored = again._views[i].standing
+        assert restored.length == view.standing.length == 28
+        assert len(restored.kept) == 2
+        for one, other in zip(restored.kept, view.standing.kept, strict=True):
+            np.testing.assert_equal(dataclasses.asdict(one), dataclasses.asdict(other))
 
 
 def test_a_stream_continues_inside_its_calibration(tiny_model, tmp_path):
