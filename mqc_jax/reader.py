@@ -57,8 +57,11 @@ class VideoReader:
         """Where the frame of that number lies on Earth; None where it does not say."""
         return None
 
-    def close(self) -> None:
+    def end(self) -> None:
         """Ends an endless input: iterating ends as if the input had. May be called by a signal's handler."""
+
+    def close(self) -> None:
+        """Ends an endless input and waits until nothing reads from it any more. Not for a signal's handler."""
 
     def note(self, sentence: str) -> None:
         if sentence not in self.notes:
@@ -134,6 +137,9 @@ class Excerpt(VideoReader):
 
     def reference(self, number: int) -> GeoReference | None:
         return self.inner.reference(number)
+
+    def end(self) -> None:
+        self.inner.end()
 
     def close(self) -> None:
         self.inner.close()

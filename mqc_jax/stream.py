@@ -28,6 +28,9 @@ PUSHED = ("rtsp", "rtsps", "rtmp", "rtmps", "udp", "rtp", "srt")
 OPEN_SECONDS, READ_SECONDS = 15, 30
 """How long a stream may take to open, and how long it may be silent."""
 
+CLOSE_SECONDS = 3
+"""How long `close` waits for a frame that is being read. One of a silent stream may not come at all."""
+
 
 def is_live(text: str) -> bool:
     """Whether a `--video` names a camera (`0`, `/dev/video0`) or a stream's address, rather than something on disk."""
@@ -41,7 +44,7 @@ class LiveStream(VideoReader):
     """Frames of a camera or a stream, numbered from the first one that is given.
 
     It is read once: iterating again goes on where it was left. Frames end when the stream does, when it is silent for
-    `READ_SECONDS`, when its frames change their size, or with `close`.
+    `READ_SECONDS`, when its frames change their size, or with `end`.
 
     Args:
       path: a camera's number, its device, or an address with `://` in it.
@@ -138,8 +141,13 @@ class LiveStream(VideoReader):
         self.note(f"The stream was silent for {READ_SECONDS} s, which was taken for its end.")
         return None
 
-    def close(self) -> None:
+    def end(self) -> None:
         self._ended.set()
+
+    def close(self) -> None:
+        # A thread that comes back from OpenCV while the interpreter shuts down aborts the process.
+        self._ended.set()
+        self._reader.join(CLOSE_SECONDS)
 
 
 @contextlib.contextmanager
@@ -158,7 +166,7 @@ def ended_by_signals(reader: VideoReader) -> Iterator[None]:
         for kind in kinds:
             signal.signal(kind, before[kind])
         reader.note(f"The stream was ended by {'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'}.")
-        reader.close()
+        reader.end()
 
     for kind in kinds:
         signal.signal(kind, end)

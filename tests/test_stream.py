@@ -194,7 +194,7 @@ def follow(monkeypatch, tmp_path, camera: Camera, video="0", **options) -> dict:
     monkeypatch.setattr(stream.cv2, "VideoCapture", camera)
     options = {"progress": False, **options}
     predict(video, ["the red box"], str(tmp_path / "out"), ColourTracker, **options)
-    assert camera.released.wait(5), "the camera stays in use"
+    assert camera.released.is_set(), "the camera stays in use"
     return told(tmp_path / "out")
 
 
