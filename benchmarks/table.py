@@ -1,6 +1,7 @@
 """Table II on the project's own benchmark: four variants and three references, on one split, by one command.
 
-    python benchmarks/table.py --output runs/table [--seeds 20260112,7,8] [--sequences 29] [--size 640] [--noise 1]
+    python benchmarks/table.py --output runs/table [--seeds 20260112,7,8] [--sequences 29] [--noise 1]
+        [--scenes roads] [--rivals moving]
 
     baseline    SAM2's memory, the first mask as the model made it
     tmcc        the same, with the first mask calibrated by motion
@@ -23,6 +24,7 @@ from absl import flags
 from variants import BASELINE, BENCHMARK_SEED, FULL, ROWS, Frames, compute, frames_of, models, record, table
 
 from mqc_jax.data.source import VideoSource, open_source
+from mqc_jax.data.synthetic.planning import SCENES
 from mqc_jax.data.synthetic.write import parse_size, write_split
 from mqc_jax.errors import UserError, run
 
@@ -36,6 +38,8 @@ _SEQUENCES = flags.DEFINE_integer("sequences", 29, "Sequences of each split.", l
 _FRAME_SIZE = flags.DEFINE_string("frame_size", None, "HxW of every frame in place of the split's own sizes.")
 _FRAMES = flags.DEFINE_integer("frames", None, "Frames of every sequence in place of the split's own lengths.")
 _NOISE = flags.DEFINE_float("noise", 1.0, "Factor on the sensor noise.")
+_SCENES = flags.DEFINE_list("scenes", list(SCENES), "Scenes of the generated splits, as the generator's.")
+_RIVALS = flags.DEFINE_string("rivals", "all", "Whom sentences tell their object from, as the generator's.")
 _SIZE = flags.DEFINE_integer("size", None, "Side that frames are resized to; left out: the checkpoint's own.")
 _TILE = flags.DEFINE_integer("tile", None, "As predict's.")
 _ROWS = flags.DEFINE_list("rows", list(ROWS), f"Rows to compute, of: {', '.join(ROWS)}.")
@@ -46,7 +50,9 @@ def split_of(seed: str, output: Path) -> VideoSource:
     folder = output / "data" / seed
     if not (folder / "meta_expressions" / "test").is_dir():
         size = parse_size(_FRAME_SIZE.value) if _FRAME_SIZE.value else None
-        write_split(folder, _SEQUENCES.value, int(seed), "test", size=size, frames=_FRAMES.value, noise=_NOISE.value)
+        options = {"size": size, "frames": _FRAMES.value, "noise": _NOISE.value}
+        options |= {"scenes": _SCENES.value, "rivals": _RIVALS.value}
+        write_split(folder, _SEQUENCES.value, int(seed), "test", **options)
     return open_source("ref_youtube_vos", folder, "test")
 
 

@@ -79,6 +79,24 @@ def test_every_expression_names_one_object_of_the_first_frame(split, hard):
             assert fits == {phrase.object_id}, phrase
 
 
+def test_with_moving_rivals_a_sentence_may_fit_what_stands_and_nothing_else():
+    changed = 0
+    for index in (0, 4, 7, 14):
+        plan, plain = plan_sequence(20260112, index, "test", rivals="moving"), plan_sequence(20260112, index, "test")
+        np.testing.assert_array_equal(Masks(plan).labels(0), Masks(plain).labels(0))
+        assert plan.targets == plain.targets
+        labels = Masks(plan).labels(0)
+        for phrase, before in zip(plan.phrases, plain.phrases, strict=True):
+            fits = matches(phrase.text, labels, plan.categories)
+            assert phrase.object_id in fits
+            if phrase.text != before.text:
+                changed += 1
+                assert len(fits) > 1
+                assert not actor(plan, phrase.object_id).is_static
+                assert all(actor(plan, i).is_static for i in fits - {phrase.object_id})
+    assert changed == 3
+
+
 # Determinism.
 
 

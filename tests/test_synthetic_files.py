@@ -15,6 +15,7 @@ from PIL import Image
 from mqc_jax.data.source import open_source
 from mqc_jax.data.synthetic import plan_sequence, render, write_split
 from mqc_jax.data.synthetic.masks import Masks
+from mqc_jax.data.synthetic.planning import scene_of
 from mqc_jax.data.synthetic.sat_mtb import polygons
 from mqc_jax.data.synthetic.silhouettes import SUPERCLASS
 
@@ -50,6 +51,27 @@ def test_a_later_sequence_is_the_same_by_itself(written, tmp_path):
     assert len(pictures) == 2 * SMALL["frames"]
     assert all("train_00002" in name and ours[name] == theirs[name] for name in pictures)
     assert card["options"]["first"] == 2
+
+
+def test_scenes_pass_over_others_and_change_nothing(written, tmp_path):
+    scenes = [scene_of(i) for i in range(3)]
+    wanted = scenes[1]
+    card = write_split(tmp_path, 1, seed=7, workers=1, scenes=[wanted], rivals="moving", **SMALL)
+    (name,) = (s["name"] for s in card["per_sequence"])
+    assert name == f"train_{scenes.index(wanted):05d}"
+    assert card["options"]["scenes"] == [wanted]
+    assert card["options"]["rivals"] == "moving"
+    assert "what stands may fit" in (tmp_path / "train" / "README.md").read_text()
+    ours, theirs = files(tmp_path), files(written[0])
+    pictures = [name for name in ours if name.endswith((".jpg", ".png"))]
+    assert len(pictures) == 2 * SMALL["frames"]
+    assert all(ours[name] == theirs[name] for name in pictures)
+
+
+def test_scenes_are_what_sequences_show(written):
+    shown = {s["name"]: s["scene"].split("_")[0] for s in written[1]["per_sequence"]}
+    kinds = {"airport": "airport", "harbour": "harbour", "open": "harbour", "roads": "roads"}
+    assert {name: kinds[kind] for name, kind in shown.items()} == {f"train_{i:05d}": scene_of(i) for i in range(3)}
 
 
 def test_ref_youtube_vos_holds_the_truth(written):
@@ -193,6 +215,9 @@ def command(output, *arguments):
         (["--sequences=1", "--size=8x8"], "between 128x128 and 4096x4096"),
         (["--sequences=0"], "must be at least 1"),
         (["--sequences=1", "--first=-1"], "first=-1 must not be negative"),
+        (["--sequences=1", "--scenes=road"], "unknown scene 'road'; did you mean 'roads'"),
+        (["--sequences=1", "--scenes="], "no scene is named; known: airport, harbour, roads"),
+        (["--sequences=1", "--rivals=movers"], "unknown rivals 'movers'"),
         (["--sequences=1", "--disable=fog"], "unknown difficulty 'fog'"),
         (["--sequences=1", "--frames=1"], "between 2 and 10000"),
     ],

@@ -2,11 +2,12 @@
 
 python -m mqc_jax.data.synthetic --output DIR --sequences N --seed S [--layout ref_youtube_vos|sat_mtb]
     [--split train|test] [--size HxW] [--frames N] [--disable clouds,noise] [--noise X] [--first N] [--workers N]
+    [--scenes airport,harbour,roads] [--rivals all|moving]
 """
 
 from absl import flags
 
-from mqc_jax.data.synthetic.planning import DIFFICULTIES
+from mqc_jax.data.synthetic.planning import DIFFICULTIES, RIVALS, SCENES
 from mqc_jax.data.synthetic.write import parse_size, write_split
 from mqc_jax.errors import UserError, run
 
@@ -21,6 +22,10 @@ flags.DEFINE_integer("frames", None, "frames in every sequence; by default each 
 flags.DEFINE_list("disable", [], f"difficulties to leave out, of: {', '.join(DIFFICULTIES)}, occlusion")
 flags.DEFINE_float("noise", 1.0, "factor on the sensor noise that each sequence would have")
 flags.DEFINE_integer("first", 0, "number of the first sequence; each is the same whatever else is written")
+flags.DEFINE_list("scenes", list(SCENES), "scenes to write; sequences that show another are passed over")
+flags.DEFINE_string(
+    "rivals", "all", f"whom a sentence tells its object from, of: {', '.join(RIVALS)}; moving: it may fit what stands"
+)
 flags.DEFINE_integer("workers", None, "processes; all cores by default")
 
 
@@ -45,6 +50,8 @@ def main(argv: list[str]) -> int | None:
         FLAGS.workers,
         noise=FLAGS.noise,
         first=FLAGS.first,
+        scenes=[name.strip() for name in FLAGS.scenes if name.strip()],
+        rivals=FLAGS.rivals,
     )
     print(
         f"{card['sequences']} sequences, {card['frames']} frames, {card['expressions']} expressions in {FLAGS.output}"

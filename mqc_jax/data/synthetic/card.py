@@ -23,6 +23,11 @@ _MEANING = {
     "jitter": "the platform drifts and vibrates",
 }
 
+_NAMED = {
+    "all": "Every expression names exactly one object of the first frame.",
+    "moving": "Of what moves, every expression names one object of the first frame alone; what stands may fit as well.",
+}
+
 
 def make_card(sequences: list[dict], split: str, seed: int, options: dict) -> dict:
     """Counts a split. `sequences` are summaries (see `layouts.summary`)."""
@@ -73,7 +78,7 @@ The same seed gives the same bytes, and sequence i is the same whatever the numb
 | targets (objects that an expression names) | {card["targets"]} |
 | expressions | {card["expressions"]} |
 
-Truth is the visible mask of each object in each frame. Every expression names exactly one object of the first frame.
+Truth is the visible mask of each object in each frame. {_NAMED[card["options"].get("rivals", "all")]}
 
 ## Area of a target (median over its visible frames, share of the frame)
 | percentile | area |

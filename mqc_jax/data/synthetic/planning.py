@@ -17,6 +17,10 @@ from mqc_jax.data.synthetic.silhouettes import AIRCRAFT, CARS, LONGEST, SHIPS, S
 from mqc_jax.errors import UserError, nearest
 
 SPLITS = ("train", "test")
+SCENES = ("airport", "harbour", "roads")
+"""What the scenes show. Harbours are open water, too, and railways are among the roads."""
+RIVALS = ("all", "moving")
+"""Whom a sentence must tell its object from."""
 
 _ATTEMPTS = 240
 """Layouts tried for a sequence. A short one whose target must vanish and come back may take a hundred."""
@@ -54,7 +58,7 @@ _AREA = {
     "cruise": 4600, "freighter": 3000, "naval_vessels": 1700, "other_ship": 450,
     "large car": 36, "small car": 10, "train": 430,
 }  # fmt: skip
-_SCENES = ((AIRCRAFT, plan_airport), (SHIPS, plan_harbour), ((*CARS, "small car", *TRAINS), plan_roads))
+_PLANNERS = ((AIRCRAFT, plan_airport), (SHIPS, plan_harbour), ((*CARS, "small car", *TRAINS), plan_roads))
 
 
 def _cycle(index: int, length: int, share: float, salt: int) -> bool:
@@ -81,6 +85,18 @@ def check_disabled(names: Iterable[str]) -> frozenset[str]:
     return frozenset(out)
 
 
+def check_rivals(name: str) -> None:
+    """Raises `UserError` where `name` is none of `RIVALS`."""
+    if name not in RIVALS:
+        raise UserError(f"unknown rivals {name!r}{nearest(name, RIVALS)}; known: {', '.join(RIVALS)}")
+
+
+def scene_of(index: int) -> str:
+    """Which of `SCENES` sequence `index` shows, whatever its seed and split."""
+    kinds = (0, 1, 2, 0, 1, 0, 2, 1, 0, 1)
+    return SCENES[kinds[np.random.default_rng((22, index // 10)).permutation(10)[index % 10]]]
+
+
 def plan_sequence(
     seed: int,
     index: int,
@@ -89,6 +105,7 @@ def plan_sequence(
     frames: int | None = None,
     disable: Iterable[str] = (),
     noise: float = 1.0,
+    rivals: str = "all",
 ) -> SequencePlan:
     """Plans sequence `index` of a split. It depends on these arguments alone, never on how many sequences there are.
 
@@ -100,10 +117,14 @@ def plan_sequence(
       frames: number of frames, in place of the split's own lengths.
       disable: names from `DIFFICULTIES` (and "occlusion") to leave out.
       noise: factor on the sensor noise that the sequence would have; everything else stays the same.
+      rivals: "all": a sentence fits one object of the first frame alone. "moving": the pixels are the same, but what
+        is the only one of its class in its cell that moves within the video is "the CLASS at the PLACE", although the
+        sentence fits what stands there as well; only motion tells which is meant.
 
     Raises:
       UserError: a value is out of range.
     """
+    check_rivals(rivals)
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
     if seed < 0 or index < 0:
@@ -112,7 +133,7 @@ def plan_sequence(
     for attempt in range(_ATTEMPTS):
         # The first word is the attempt's, so that a failed layout does not disturb the streams of other sequences.
         streams = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index, attempt)).spawn(8)
-        plan = _attempt(streams, seed, index, split, size, frames, off, strict=attempt < 30)
+        plan = _attempt(streams, seed, index, split, size, frames, off, rivals, strict=attempt < 30)
         if plan is not None:
             return plan if noise == 1 else replace(plan, noise=plan.noise * noise)
     wanted = [f"size {size[0]}x{size[1]}"] if size else []
@@ -150,7 +171,7 @@ def _wishes(rng, index: int, split: str, off: frozenset, category: str, scene: i
 
 def _class_and_scale(rng, off, split, size, kind: int) -> tuple[str, float]:
     """A fine class and a ground sample distance in m/px that give a target of the split's size."""
-    classes = list(_SCENES[kind][0])
+    classes = list(_PLANNERS[kind][0])
     pixels = size[0] * size[1]
     if "tiny" in off:
         low, high, scales = 0.004, 0.025, (0.22, 0.5)
@@ -174,7 +195,7 @@ def _class_and_scale(rng, off, split, size, kind: int) -> tuple[str, float]:
     return best[1], best[2]
 
 
-def _attempt(streams, seed, index, split, size, frames, off, strict) -> SequencePlan | None:
+def _attempt(streams, seed, index, split, size, frames, off, rivals, strict) -> SequencePlan | None:
     rngs = [np.random.default_rng(s) for s in streams]
     rng, layout, cast_rng, sky, platform, light, look, noise = rngs
     test = split == "test"
@@ -184,7 +205,7 @@ def _attempt(streams, seed, index, split, size, frames, off, strict) -> Sequence
         size = (h, w)
     if frames is None:
         frames = int(rng.integers(60, 151)) if test else int(rng.integers(24, 81))
-    kind = (0, 1, 2, 0, 1, 0, 2, 1, 0, 1)[np.random.default_rng((22, index // 10)).permutation(10)[index % 10]]
+    kind = SCENES.index(scene_of(index))
     category, gsd = _class_and_scale(rng, off, split, size, kind)
     wishes = _wishes(rng, index, split, off, category, kind)
     half = (size[1] * gsd / 2, size[0] * gsd / 2)
@@ -193,7 +214,7 @@ def _attempt(streams, seed, index, split, size, frames, off, strict) -> Sequence
     extra = {}
     if kind:
         extra["bridge"] = True if wishes.hidden == "bridge" else (False if "bridges" in off else None)
-    scene = _SCENES[kind][1](layout, half, sun, category, float(LONGEST[category]), **extra)
+    scene = _PLANNERS[kind][1](layout, half, sun, category, float(LONGEST[category]), **extra)
     casting = Casting(cast_rng, scene, wishes, frames, gsd)
     try:
         main = casting.main()
@@ -226,7 +247,7 @@ def _attempt(streams, seed, index, split, size, frames, off, strict) -> Sequence
         saliency=float(look.uniform(0.45, 0.7)) if weak else 1.0,
         seconds_per_frame=casting.seconds_per_frame,
     )
-    return _name_targets(plan, wishes, off, strict)
+    return _name_targets(plan, wishes, off, rivals, strict)
 
 
 def _tone(rng: np.random.Generator, weak: bool) -> Tone:
@@ -237,7 +258,7 @@ def _tone(rng: np.random.Generator, weak: bool) -> Tone:
     return Tone(float(contrast), float(lift), tuple(map(float, cast)), float(rng.uniform(0.85, 1.0)))
 
 
-def _name_targets(plan: SequencePlan, wishes: Wishes, off: frozenset, strict: bool) -> SequencePlan | None:
+def _name_targets(plan: SequencePlan, wishes: Wishes, off: frozenset, rivals: str, strict: bool) -> SequencePlan | None:
     """Writes expressions and tags from the truth itself; None where the wished events did not come about."""
     masks = Masks(plan)
     first = masks.labels(0)
@@ -255,6 +276,9 @@ def _name_targets(plan: SequencePlan, wishes: Wishes, off: frozenset, strict: bo
         return None
     if {"bridges", "clouds"} <= off and "occlusion" in main[1]:
         return None
+    if rivals == "moving":  # only now: which layout is taken must not depend on it
+        movers = {a.object_id: a.category for a in plan.actors if a.object_id and not a.is_static}
+        named |= {d.object_id: d.text for d in describe(first, movers) if not d.attribute}
     chosen = {1: main}
     budget = 3 if plan.split == "test" else 5
     moving = [a for a in plan.actors[1:] if a.object_id in named and not a.is_static]

@@ -1,5 +1,6 @@
 """A split on the disk: sequences rendered in parallel into a staging folder, moved into place when complete."""
 
+import itertools
 import json
 import os
 import re
@@ -11,7 +12,14 @@ from tqdm import tqdm
 
 from mqc_jax.data.synthetic.card import card_text, make_card
 from mqc_jax.data.synthetic.layouts import finish_ref_youtube_vos, write_ref_youtube_vos
-from mqc_jax.data.synthetic.planning import SPLITS, check_disabled, plan_sequence
+from mqc_jax.data.synthetic.planning import (
+    SCENES,
+    SPLITS,
+    check_disabled,
+    check_rivals,
+    plan_sequence,
+    scene_of,
+)
 from mqc_jax.data.synthetic.sat_mtb import FOLDER, superclass, write_sat_mtb
 from mqc_jax.data.synthetic.split_table import write_split_table
 from mqc_jax.errors import UserError, nearest
@@ -70,6 +78,8 @@ def write_split(
     progress: bool = True,
     noise: float = 1.0,
     first: int = 0,
+    scenes: Iterable[str] = SCENES,
+    rivals: str = "all",
 ) -> dict:
     """Writes a split of `sequences` sequences under `output` and returns its card.
 
@@ -83,6 +93,8 @@ def write_split(
       progress: show a progress bar on stderr.
       noise: factor on the sensor noise.
       first: number of the first sequence. Sequence i of a seed is the same whatever else is written.
+      scenes: of `planning.SCENES`; sequences that show another are passed over, and numbers stay what they are.
+      rivals: as `plan_sequence`'s.
 
     Raises:
       UserError: a value is out of range, the split is already there, or `output` cannot be written to.
@@ -104,16 +116,27 @@ def write_split(
         raise UserError(f"size={size[0]}x{size[1]} must be between 128x128 and 4096x4096")
     if not 0 <= noise <= 10:
         raise UserError(f"noise={noise} must be a factor between 0 and 10")
+    scenes = tuple(dict.fromkeys(scenes))
+    for scene in scenes:
+        if scene not in SCENES:
+            raise UserError(f"unknown scene {scene!r}{nearest(scene, SCENES)}; known: {', '.join(SCENES)}")
+    if not scenes:
+        raise UserError(f"no scene is named; known: {', '.join(SCENES)}")
+    check_rivals(rivals)
     disable = tuple(sorted(check_disabled(disable)))
     old = _replaceable(output, split, layout)
     workers = max(1, min(sequences, workers or os.cpu_count() or 1))
     with staged(output) as staging:
         shared = {"seed": seed, "split": split, "size": size, "frames": frames, "disable": disable, "noise": noise}
-        jobs = [({"index": i} | shared, layout, str(staging)) for i in range(first, first + sequences)]
+        shared["rivals"] = rivals
+        numbers = itertools.islice((i for i in itertools.count(first) if scene_of(i) in scenes), sequences)
+        jobs = [({"index": i} | shared, layout, str(staging)) for i in numbers]
         done = list(tqdm(in_order(_make, jobs, workers), total=sequences, unit="sequence", disable=not progress))
         options = {k: v for k, v in (("size", size), ("frames", frames), ("disable", disable)) if v}
         options |= {"noise": noise} if noise != 1 else {}
         options |= {"first": first} if first else {}
+        options |= {"scenes": scenes} if set(scenes) != set(SCENES) else {}
+        options |= {"rivals": rivals} if rivals != "all" else {}
         card = json.loads(json.dumps(make_card(done, split, seed, options)))  # as a reader of the file gets it
         if old is not None:
             shutil.rmtree(old)
