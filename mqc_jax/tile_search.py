@@ -1,13 +1,14 @@
 """Frame 0 of a large frame: in which window is the target that a sentence names?
 
-1. Overlapping tiles of one and of two tile sides are grounded by the sentence without its place, which would mean
-   something else inside a tile; "leftmost" and its like would, too, and such a sentence asks for every object of its
-   class. Pieces of all masks are listed, what several tiles show being one object (`listing`). How likely each is one
-   of those meant is told by presence x predicted IoU x the coarse map's peak x how sure its mask is, over all tiles
-   that have it inside, and by how well it agrees with the place in the sentence (`places.Place.weight`). Where nothing
-   is likely, tiles of half a side take a closer look. Tiles that cannot agree with the place are not looked at, unless
-   nothing is found in the others. The likeliest is chosen, or the likeliest leftmost; others that are nearly as likely
-   come with it, for motion to choose among (`paths`).
+1. Overlapping tiles of one and of two tile sides are grounded by the sentence without what it says of motion, which no
+   frame shows (`moving`), and without its place, which would mean something else inside a tile; "leftmost" and its like
+   would, too, and such a sentence asks for every object of its class. Pieces of all masks are listed, what several
+   tiles show being one object (`listing`). How likely each is one of those meant is told by presence x predicted IoU x
+   the coarse map's peak x how sure its mask is, over all tiles that have it inside, and by how well it agrees with the
+   place in the sentence (`places.Place.weight`). Where nothing is likely, tiles of half a side take a closer look.
+   Tiles that cannot agree with the place are not looked at, unless nothing is found in the others. The likeliest is
+   chosen, or the likeliest leftmost; others that are nearly as likely come with it, for motion to choose among
+   (`paths`).
 2. Where no tile shows it whole, windows of one, two, four, ... tile sides around it are looked at. The target grows
    from window to window as long as the smaller one shows only a part of it; the first window from which it does not
    tells how long it is. The window to follow it in has `tiling.side_of` that length.
@@ -22,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mqc_jax import colours, imaging, listing, places, trains
+from mqc_jax import colours, imaging, listing, moving, places, trains
 from mqc_jax.checkpoint import Model
 from mqc_jax.config import SMALLEST_TILE
 from mqc_jax.data.expressions import grid_cell, location
@@ -110,6 +111,9 @@ def candidates(model: Model, frame: np.ndarray, text: str, tile: int, ratio: flo
       ratio: how many times less likely than the first the others may be, at most.
     """
     size, heat = frame.shape[:2], Heat(frame.shape[:2])
+    motion = moving.find(text)
+    if motion is not None:
+        text = motion.bare
     place = places.find(text)
     bare = text if place is None else place.bare
     extreme = places.extreme(bare)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mqc_jax import archive, groups, tile_search, tiled_state
+from mqc_jax import archive, groups, moving, tile_search, tiled_state
 from mqc_jax.checkpoint import Model
 from mqc_jax.config import SMALLEST_TILE
 from mqc_jax.errors import UserError
@@ -152,12 +152,16 @@ class TiledTracker(Tracker):
         """The window and the tracker of a target that this frame's sentence or mask is about."""
         size = frame.shape[:2]
         if target.mask is None:
-            odds = self.model.config.tmcc.motion_odds if self._calibrates else 1.0
-            found = tile_search.candidates(self.model, frame, target.text, self.tile, odds)
-            if odds > 1:
-                return Choice(self._within, found, size, self._pushed)
+            odds = self._odds(target) if self._calibrates else 1.0
+            found = tile_search.candidates(self.model, frame, target.text, self.tile, max(odds, 1 / odds))
+            if odds != 1:
+                return Choice(self._within, found, odds, size, self._pushed)
             return View.found(self._within, found[0], size, self._pushed)
         return View.given(self._within, target.mask, self.tile, self._pushed)
+
+    def _odds(self, target: Target) -> float:
+        """Those of what moves, of a target that a sentence names."""
+        return moving.odds(target.text, self.model.config.tmcc.motion_odds)
 
     def _settled(self, ending: bool = False) -> list[FrameResult]:
         """The frames that every target which is followed in them has a result for."""
@@ -233,12 +237,11 @@ class TiledTracker(Tracker):
         session.frame_index, session._pushed, session._frame_shape = state.frame_index, state.pushed, state.frame_shape
         session._ground = state.ground
         session._next_id, session._targets = state.next_id, {target.id: target for target in state.targets}
-        starts = {target.id: target.start for target in state.targets}
         size = state.frame_shape[:2]
         session._views = {
-            i: Choice.of(session._within, view, size, starts[i])
+            i: Choice.of(session._within, view, session._odds(session._targets[i]), size, session._targets[i].start)
             if isinstance(view, ChoiceState)
-            else View.of(view, size, starts[i])
+            else View.of(view, size, session._targets[i].start)
             for i, view in state.views.items()
         }
         return session

@@ -261,6 +261,7 @@ class Choice:
     Args:
       model: what the tracker inside the window uses; it calibrates.
       found: the objects, the likeliest first.
+      odds: how many times likelier it is that what moves is meant than what does not (`moving.odds`).
 
     Attributes:
       start: number of the target's first frame.
@@ -268,8 +269,8 @@ class Choice:
       results: none.
     """
 
-    def __init__(self, model: Model, found: list[Found], size: tuple[int, int], start: int) -> None:
-        self.model, self.found, self.size, self.start = model, found, size, start
+    def __init__(self, model: Model, found: list[Found], odds: float, size: tuple[int, int], start: int) -> None:
+        self.model, self.found, self.odds, self.size, self.start = model, found, odds, size, start
         self.frames: list[Shot] = []
         self.results: collections.deque[Seen] = collections.deque()
 
@@ -288,9 +289,9 @@ class Choice:
         return ChoiceState(self.found, self.frames)
 
     @classmethod
-    def of(cls, model: Model, state: ChoiceState, size: tuple[int, int], start: int) -> "Choice":
+    def of(cls, model: Model, state: ChoiceState, odds: float, size: tuple[int, int], start: int) -> "Choice":
         """The choice that had this state."""
-        choice = cls(model, state.found, size, start)
+        choice = cls(model, state.found, odds, size, start)
         choice.frames = list(state.frames)
         return choice
 
@@ -309,10 +310,7 @@ class Choice:
         poses = [shot.pose for shot in self.frames]
         boxes = [found.box or found.window.box for found in self.found]
         seen = paths.follow(grey, poses, boxes, config.windows(config.n_max))
-        chances = [
-            found.chance * (config.motion_odds if path.moves else 1.0)
-            for found, path in zip(self.found, seen, strict=True)
-        ]
+        chances = [f.chance * (self.odds if path.moves else 1.0) for f, path in zip(self.found, seen, strict=True)]
         best = int(np.argmax(chances))
         found, path = self.found[best], seen[best]
         # Eqs. 7 to 15 look at one place for all of a window. What leaves it meanwhile is followed at once.

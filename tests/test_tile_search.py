@@ -37,6 +37,19 @@ def sides(seen) -> set[int]:
     return {window.width for window in seen}
 
 
+def test_tiles_are_not_asked_for_what_moves(monkeypatch):
+    asked = []
+    monkeypatch.setattr(tile_search, "look", lambda model, frame, windows, text: asked.append(text) or iter(()))
+    monkeypatch.setattr(
+        tile_search, "_zoom", lambda model, frame, point, text, tile: (tile_search.Window(0, 0, 9, 9), None)
+    )
+    found = tile_search.search(None, np.zeros((*SIZE, 3), np.uint8), "the moving yacht at the top-left", 128)
+    assert set(asked) == {"the yacht"}
+    assert found.text.startswith("the yacht at the ")
+    found = tile_search.search(None, np.zeros((*SIZE, 3), np.uint8), "the yacht heading north", 128)
+    assert found.text == "the yacht"
+
+
 def test_what_is_surely_seen_needs_no_closer_look(looked):
     seen, scores = looked
     scores.update({128: 0.9, 256: 0.9})

@@ -55,6 +55,30 @@ def test_of_several_boats_that_may_be_meant_the_one_that_sails_is(tiny_model, mo
     assert "candidates" not in outs[1].memory
 
 
+@pytest.mark.parametrize(
+    ("text", "odds", "sails"),
+    [
+        ("the boat", 8.0, True),
+        ("the moored boat", 8.0, False),
+        ("the boat", 1.001, False),
+        ("the boat that is under way", 1.001, True),
+        ("the boat that is under way", 1.0, False),
+    ],
+)
+def test_what_a_sentence_says_of_motion_decides(tiny_model, monkeypatch, tmp_path, text, odds, sails):
+    bright_model.ground_on_brightness(monkeypatch)
+    monkeypatch.setattr(views, "Tracker", bright_model.Brightness)
+    model = tiny_model.replace(calibration="tmcc", tmcc={**CHOOSES, "motion_odds": odds})
+    session, video = TiledTracker(model, texts=[text], tile=88), two_boats(9)
+    for t, frame in enumerate(video):
+        session.push(frame)
+        if t == 4 and odds > 1:  # what was said survives a restart
+            session.save(tmp_path / "stream")
+            session = TiledTracker.restore(session.model, tmp_path / "stream")
+    (view,) = session._views.values()
+    assert (view.course.last[1] > 200) == sails
+
+
 def test_a_chosen_targets_course_is_told_where_it_was_seen_to_go(tiny_model, monkeypatch):
     """A cloud comes over it from the left meanwhile, so that the middle of what is left to be seen goes otherwise."""
     bright_model.ground_on_brightness(monkeypatch)
