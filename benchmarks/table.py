@@ -1,7 +1,7 @@
 """Table II on the project's own benchmark: four variants and three references, on one split, by one command.
 
     python benchmarks/table.py --output runs/table [--seeds 20260112,7,8] [--sequences 29] [--noise 1]
-        [--scenes roads] [--rivals moving]
+        [--scenes roads] [--rivals moving] [--motion_words]
 
     baseline    SAM2's memory, the first mask as the model made it
     tmcc        the same, with the first mask calibrated by motion
@@ -40,6 +40,7 @@ _FRAMES = flags.DEFINE_integer("frames", None, "Frames of every sequence in plac
 _NOISE = flags.DEFINE_float("noise", 1.0, "Factor on the sensor noise.")
 _SCENES = flags.DEFINE_list("scenes", list(SCENES), "Scenes of the generated splits, as the generator's.")
 _RIVALS = flags.DEFINE_string("rivals", "all", "Whom sentences tell their object from, as the generator's.")
+_WORDS = flags.DEFINE_bool("motion_words", False, "Sentences say what moves, as the generator's.")
 _SIZE = flags.DEFINE_integer("size", None, "Side that frames are resized to; left out: the checkpoint's own.")
 _TILE = flags.DEFINE_integer("tile", None, "As predict's.")
 _ROWS = flags.DEFINE_list("rows", list(ROWS), f"Rows to compute, of: {', '.join(ROWS)}.")
@@ -51,7 +52,7 @@ def split_of(seed: str, output: Path) -> VideoSource:
     if not (folder / "meta_expressions" / "test").is_dir():
         size = parse_size(_FRAME_SIZE.value) if _FRAME_SIZE.value else None
         options = {"size": size, "frames": _FRAMES.value, "noise": _NOISE.value}
-        options |= {"scenes": _SCENES.value, "rivals": _RIVALS.value}
+        options |= {"scenes": _SCENES.value, "rivals": _RIVALS.value, "motion_words": _WORDS.value}
         write_split(folder, _SEQUENCES.value, int(seed), "test", **options)
     return open_source("ref_youtube_vos", folder, "test")
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from test_expressions import matches
 
+from mqc_jax import moving
 from mqc_jax.data.synthetic import DIFFICULTIES, Renderer, plan_sequence, render, render_frame
 from mqc_jax.data.synthetic.masks import Masks
 from mqc_jax.data.synthetic.planning import TINY
@@ -95,6 +96,15 @@ def test_with_moving_rivals_a_sentence_may_fit_what_stands_and_nothing_else():
                 assert not actor(plan, phrase.object_id).is_static
                 assert all(actor(plan, i).is_static for i in fits - {phrase.object_id})
     assert changed == 3
+
+
+def test_motion_words_say_what_moves():
+    plan, plain = plan_sequence(20260112, 3, "test", motion_words=True), plan_sequence(20260112, 3, "test")
+    said = {p.object_id: p.text for p in plan.phrases}
+    assert len(said) == 3
+    for phrase in plain.phrases:
+        motion = moving.find(said[phrase.object_id])
+        assert motion == moving.Motion(not actor(plan, phrase.object_id).is_static, phrase.text)
 
 
 # Determinism.

@@ -2,7 +2,7 @@
 
 python -m mqc_jax.data.synthetic --output DIR --sequences N --seed S [--layout ref_youtube_vos|sat_mtb]
     [--split train|test] [--size HxW] [--frames N] [--disable clouds,noise] [--noise X] [--first N] [--workers N]
-    [--scenes airport,harbour,roads] [--rivals all|moving]
+    [--scenes airport,harbour,roads] [--rivals all|moving] [--motion_words]
 """
 
 from absl import flags
@@ -26,6 +26,7 @@ flags.DEFINE_list("scenes", list(SCENES), "scenes to write; sequences that show 
 flags.DEFINE_string(
     "rivals", "all", f"whom a sentence tells its object from, of: {', '.join(RIVALS)}; moving: it may fit what stands"
 )
+flags.DEFINE_bool("motion_words", False, "sentences say whether their object moves: the moving car, the stationary car")
 flags.DEFINE_integer("workers", None, "processes; all cores by default")
 
 
@@ -52,6 +53,7 @@ def main(argv: list[str]) -> int | None:
         first=FLAGS.first,
         scenes=[name.strip() for name in FLAGS.scenes if name.strip()],
         rivals=FLAGS.rivals,
+        motion_words=FLAGS.motion_words,
     )
     print(
         f"{card['sequences']} sequences, {card['frames']} frames, {card['expressions']} expressions in {FLAGS.output}"

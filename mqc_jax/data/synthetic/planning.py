@@ -106,6 +106,7 @@ def plan_sequence(
     disable: Iterable[str] = (),
     noise: float = 1.0,
     rivals: str = "all",
+    motion_words: bool = False,
 ) -> SequencePlan:
     """Plans sequence `index` of a split. It depends on these arguments alone, never on how many sequences there are.
 
@@ -120,6 +121,7 @@ def plan_sequence(
       rivals: "all": a sentence fits one object of the first frame alone. "moving": the pixels are the same, but what
         is the only one of its class in its cell that moves within the video is "the CLASS at the PLACE", although the
         sentence fits what stands there as well; only motion tells which is meant.
+      motion_words: sentences say "the moving yacht" of what moves within the video, and "the stationary yacht" else.
 
     Raises:
       UserError: a value is out of range.
@@ -134,6 +136,8 @@ def plan_sequence(
         # The first word is the attempt's, so that a failed layout does not disturb the streams of other sequences.
         streams = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index, attempt)).spawn(8)
         plan = _attempt(streams, seed, index, split, size, frames, off, rivals, strict=attempt < 30)
+        if plan is not None and motion_words:
+            plan = replace(plan, phrases=tuple(_with_motion(plan, phrase) for phrase in plan.phrases))
         if plan is not None:
             return plan if noise == 1 else replace(plan, noise=plan.noise * noise)
     wanted = [f"size {size[0]}x{size[1]}"] if size else []
@@ -309,6 +313,11 @@ def _name_targets(plan: SequencePlan, wishes: Wishes, off: frozenset, rivals: st
             tags.add(tag)
     areas = {i: seen[0] for i, seen in chosen.items()}
     return replace(plan, phrases=phrases, object_tags=object_tags, tags=tuple(sorted(tags)), areas=areas)
+
+
+def _with_motion(plan: SequencePlan, phrase: Phrase) -> Phrase:
+    still = "static" in plan.object_tags[phrase.object_id]
+    return replace(phrase, text=phrase.text.replace("the ", "the stationary " if still else "the moving ", 1))
 
 
 def _motion_tags(actor: Actor) -> tuple[str, ...]:

@@ -80,6 +80,7 @@ def write_split(
     first: int = 0,
     scenes: Iterable[str] = SCENES,
     rivals: str = "all",
+    motion_words: bool = False,
 ) -> dict:
     """Writes a split of `sequences` sequences under `output` and returns its card.
 
@@ -94,7 +95,7 @@ def write_split(
       noise: factor on the sensor noise.
       first: number of the first sequence. Sequence i of a seed is the same whatever else is written.
       scenes: of `planning.SCENES`; sequences that show another are passed over, and numbers stay what they are.
-      rivals: as `plan_sequence`'s.
+      rivals, motion_words: as `plan_sequence`'s.
 
     Raises:
       UserError: a value is out of range, the split is already there, or `output` cannot be written to.
@@ -128,7 +129,7 @@ def write_split(
     workers = max(1, min(sequences, workers or os.cpu_count() or 1))
     with staged(output) as staging:
         shared = {"seed": seed, "split": split, "size": size, "frames": frames, "disable": disable, "noise": noise}
-        shared["rivals"] = rivals
+        shared |= {"rivals": rivals, "motion_words": motion_words}
         numbers = itertools.islice((i for i in itertools.count(first) if scene_of(i) in scenes), sequences)
         jobs = [({"index": i} | shared, layout, str(staging)) for i in numbers]
         done = list(tqdm(in_order(_make, jobs, workers), total=sequences, unit="sequence", disable=not progress))
@@ -137,6 +138,7 @@ def write_split(
         options |= {"first": first} if first else {}
         options |= {"scenes": scenes} if set(scenes) != set(SCENES) else {}
         options |= {"rivals": rivals} if rivals != "all" else {}
+        options |= {"motion_words": True} if motion_words else {}
         card = json.loads(json.dumps(make_card(done, split, seed, options)))  # as a reader of the file gets it
         if old is not None:
             shutil.rmtree(old)
