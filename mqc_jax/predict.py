@@ -38,7 +38,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from mqc_jax import geo, history, viz
+from mqc_jax import geo, history, moving, viz
 from mqc_jax.config import CALIBRATIONS, MEMORIES
 from mqc_jax.errors import UserError, run
 from mqc_jax.files import staged
@@ -270,6 +270,11 @@ class _Session:
             if static:
                 notes.append(
                     f"“{target.text}”: static target, motion could not verify the first mask: nothing in it moved."
+                )
+            if "tile" in model and model.get("calibration") == "none" and moving.find(target.text):
+                notes.append(
+                    f"“{target.text}”: no first frame shows what moves; with --calibration tmcc motion has a say in "
+                    "which object is meant."
                 )
             small = target.first_area_px * size * size / (height * width) if size else 0
             if 0 < small < 12:

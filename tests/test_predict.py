@@ -114,6 +114,22 @@ def test_a_mask_of_half_the_frame_is_questioned(tmp_path):
     assert notes == ["“the red box”: the first mask covers 50% of the frame; is that what is meant?"]
 
 
+@pytest.mark.parametrize(
+    ("text", "calibration", "told"),
+    [
+        ("the moving red box", "none", True),
+        ("the parked red box", "none", True),
+        ("the moving red box", "tmcc", False),
+        ("the red box", "none", False),
+    ],
+)
+def test_it_is_told_when_what_a_sentence_says_of_motion_does_not_count(tmp_path, text, calibration, told):
+    source = write_frames(tmp_path / "in", clip(2))
+    run_predict(source, tmp_path / "out", [text], calibration=calibration, tile=128)
+    notes = json.loads((tmp_path / "out" / "result.json").read_text())["notes"]
+    assert any("--calibration tmcc motion has a say" in note for note in notes) == told
+
+
 def test_a_video_file_gives_the_same_as_its_frames(tmp_path):
     with VideoWriter(tmp_path / "a.mp4", 12) as writer:
         for frame in clip(7):
