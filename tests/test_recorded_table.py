@@ -1,4 +1,4 @@
-"""A row of docs/results.md's table, computed again on a few sequences."""
+"""Rows of docs/results.md's tables, computed again on a few sequences."""
 
 import json
 import sys
@@ -13,12 +13,21 @@ from mqc_jax.predict import model_facts
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import variants
 
+DOCS = Path(__file__).parents[1] / "docs"
 
-@pytest.mark.parametrize(("row", "sequences"), [("baseline", 1), ("dami", 2)])
-def test_a_recorded_row_is_what_the_shipped_checkpoint_gives(row, sequences, tmp_path):
-    recorded = json.loads((Path(__file__).parents[1] / "docs" / "table.json").read_text())[row]
+
+@pytest.mark.parametrize(
+    ("table", "rivals", "row", "first", "sequences"),
+    [
+        ("table.json", "all", "baseline", 0, 1),
+        ("table.json", "all", "dami", 0, 2),
+        ("table_moving.json", "moving", "full", 25, 1),
+    ],
+)
+def test_a_recorded_row_is_what_the_shipped_checkpoint_gives(table, rivals, row, first, sequences, tmp_path):
+    recorded = json.loads((DOCS / table).read_text())[row]
     seed = variants.BENCHMARK_SEED
-    write_split(tmp_path / "data", sequences, seed, "test", progress=False)
+    write_split(tmp_path / "data", sequences, seed, "test", first=first, rivals=rivals, progress=False)
     source = open_source("ref_youtube_vos", tmp_path / "data", "test")
     model = variants.models(variants.BASELINE, variants.FULL, None)[row]
     facts = {name: value for name, value in model_facts(model).items() if name in recorded}
