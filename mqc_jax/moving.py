@@ -70,8 +70,8 @@ def find(text: str) -> Motion | None:
     for pattern in (_STANDS, _MOVES):
         match = pattern.search(text)
         if match is not None and not _of_something_else(text[: match.start()]):
-            bare = f"{text[: match.start()]} {text[match.end() :].lstrip()}".strip()
-            return Motion(pattern is _MOVES, re.sub(r" (?=[,.;:!?])", "", bare))
+            bare = re.sub(r" (?=[,.;:!?])", "", f"{text[: match.start()]} {text[match.end() :].lstrip()}".strip())
+            return Motion(pattern is _MOVES, bare) if re.search(r"\w", bare) else None
     return None
 
 

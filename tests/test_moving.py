@@ -61,6 +61,8 @@ def test_what_stands(text, bare):
         "the speed boat",
         "the removing van",
         "the self-driving car",
+        "moving",
+        "stationary!",
         "the fast boat",
     ],
 )
