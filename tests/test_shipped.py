@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 import mqc_jax
+from mqc_jax.data.synthetic import Renderer, plan_sequence
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,6 +41,23 @@ def test_the_demo_runs_end_to_end_and_says_where_its_report_is(tmp_path):
     assert 3 <= sum(hidden) < 20
     assert not hidden[-1]
     assert np.mean(overlaps[-8:]) > 0.5, overlaps
+
+
+def test_what_a_sentence_says_of_motion_tells_which_freighter_is_meant():
+    """Two freighters lie at the bottom of a test sequence, and one sets out."""
+    plan = plan_sequence(20260112, 25, "test", rivals="moving")
+    said = "the freighter at the bottom"
+    assert said in {phrase.text for phrase in plan.phrases}
+    model = mqc_jax.load().replace(calibration="tmcc")
+    tracker = mqc_jax.Tracker(model, texts=[said, "the moving freighter at the bottom", f"{said} that is not moving"])
+    renderer, outs = Renderer(plan), []
+    for t in range(model.config.tmcc.n_max + 1):  # after these it is chosen
+        outs += tracker.push(renderer.frame(t)[0])
+    labels = renderer.frame(outs[-1].frame_index)[1]
+    meant = [np.bincount(labels[mask & (labels > 0)]).argmax() for mask in outs[-1].masks]
+    static = {actor.object_id: actor.is_static for actor in plan.actors}
+    assert {plan.categories[i] for i in meant} == {"freighter"}
+    assert [static[i] for i in meant] == [False, False, True]
 
 
 def test_the_shipped_checkpoint_is_small_and_complete():
