@@ -1,6 +1,6 @@
 """Table II on the project's own benchmark: four variants and three references, on one split, by one command.
 
-    python benchmarks/table.py --output runs/table [--seeds 20260112,7,8] [--sequences 29] [--noise 1]
+    python benchmarks/table.py --output runs/table [--seeds 20260112,7,8] [--sequences 29] [--size 640] [--noise 1]
         [--scenes roads] [--rivals moving] [--motion_words]
 
     baseline    SAM2's memory, the first mask as the model made it
@@ -49,11 +49,16 @@ _ROWS = flags.DEFINE_list("rows", list(ROWS), f"Rows to compute, of: {', '.join(
 def split_of(seed: str, output: Path) -> VideoSource:
     """The generated test split of a seed, made where it is not there yet."""
     folder = output / "data" / seed
-    if not (folder / "meta_expressions" / "test").is_dir():
-        size = parse_size(_FRAME_SIZE.value) if _FRAME_SIZE.value else None
-        options = {"size": size, "frames": _FRAMES.value, "noise": _NOISE.value}
-        options |= {"scenes": _SCENES.value, "rivals": _RIVALS.value, "motion_words": _WORDS.value}
-        write_split(folder, _SEQUENCES.value, int(seed), "test", **options)
+    options = {"size": parse_size(_FRAME_SIZE.value) if _FRAME_SIZE.value else None, "frames": _FRAMES.value}
+    options |= {"noise": _NOISE.value, "rivals": _RIVALS.value, "motion_words": _WORDS.value}
+    card = folder / "test" / "card.json"
+    if not card.is_file():
+        write_split(folder, _SEQUENCES.value, int(seed), "test", scenes=_SCENES.value, **options)
+    made = json.loads(card.read_text())["options"]
+    for name, default in (("noise", 1.0), ("rivals", "all"), ("motion_words", False)):
+        if made.get(name, default) != options[name]:
+            there = made.get(name, default)
+            raise UserError(f"{folder} was made with {name}={there}, not {options[name]}; give another --output")
     return open_source("ref_youtube_vos", folder, "test")
 
 

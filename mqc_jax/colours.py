@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mqc_jax import places
+
 _COLOURS = {
     "white": (230, 230, 230),
     "silver": (172, 176, 178),
@@ -34,12 +36,8 @@ _COLOUR = re.compile(
     rf"(?!(?:{_WORDS})\b)",
     re.IGNORECASE,
 )
-# What begins the part of a sentence that is about something else, or about what the target does.
-_ELSEWHERE = re.compile(
-    r"\b(?:of|near|beside|behind|before|with|without|by|next|to|on|in|at|under|over|above|below|from|between|that|which|"
-    r"who|and|or|than|not|\w+ing)\b",
-    re.IGNORECASE,
-)
+# What the target does is not its colour's place either: "the ship passing red buoys".
+_ELSEWHERE = re.compile(rf"\b(?:{places.ELSEWHERE}|that|which|who|not|\w+ing)\b", re.IGNORECASE)
 
 _CHROMA = 2.0  # how many times more hue tells than lightness, which shade and haze change
 _TOLERANCE = 12.0  # grey levels of difference that make a thing 2.7 times less likely (68 sentences, docs/tiles.md)

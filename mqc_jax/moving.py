@@ -41,12 +41,7 @@ _MOVES = re.compile(
     rf"{_DOES}{_GOES}\b{_WHERE_TO})(?!-)",
     re.IGNORECASE,
 )
-# What begins the part of a sentence that is about something else.
-_ELSEWHERE = re.compile(
-    r"\b(?:of|near|beside|behind|before|with|without|by|next|to|on|in|at|under|over|above|below|from|between|and|or|"
-    r"than)\b",
-    re.IGNORECASE,
-)
+_ELSEWHERE = re.compile(rf"\b(?:{places.ELSEWHERE})\b", re.IGNORECASE)
 
 _SAID = 20.0  # odds that what is meant is seen to move, where the sentence says that it moves (docs/tmcc.md)
 

@@ -36,6 +36,11 @@ _TRAVEL = re.compile(
     re.IGNORECASE,
 )
 
+ELSEWHERE = (
+    "of|near|beside|behind|before|with|without|by|next|to|on|in|at|under|over|above|below|from|between|and|or|than"
+)
+"""What begins the part of a sentence that is about something else than its target; alternatives of a pattern."""
+
 EXTREMES = {
     "leftmost": ("leftmost", "westernmost"),
     "rightmost": ("rightmost", "easternmost"),
