@@ -15,7 +15,7 @@ from mqc_jax import archive
 from mqc_jax.checkpoint import Model
 from mqc_jax.course import Course
 from mqc_jax.errors import UserError
-from mqc_jax.ground import Ground, Shot
+from mqc_jax.ground import LOOK, Ground, Marks, Shot
 from mqc_jax.groups import Target
 from mqc_jax.pace import Pattern
 from mqc_jax.results import FrameResult
@@ -25,9 +25,10 @@ from mqc_jax.tile_search import Found
 from mqc_jax.tiling import Window
 from mqc_jax.tracker import Tracker
 
-KEY, FORMAT = "mqc_jax_tiles", 8
+KEY, FORMAT = "mqc_jax_tiles", 9
 _ARRAYS = ("masks", "mask_logits", "presence", "iou", "targets", "started")
 _TABLES = ("memory", "evidence")
+_MARKS = ("pose", "first", "now", "alive", "looks")
 
 
 class ViewState(NamedTuple):
@@ -82,6 +83,8 @@ def write(path: str | Path, model: Model, state: TiledState) -> None:
     """Writes the file, whole or not at all."""
     targets, arrays = packed(state.targets)
     arrays |= {"ground": state.ground.grey, "pose": state.ground.pose}
+    for k, marks in enumerate(state.ground.marks):
+        arrays |= {f"marks{k}.{name}": getattr(marks, name) for name in _MARKS}
     facts = []
     for i, view in state.views.items():
         start = state.pushed - len(view.frames)
@@ -112,7 +115,7 @@ def write(path: str | Path, model: Model, state: TiledState) -> None:
             for table in _TABLES:
                 arrays |= {f"result{i}.{k}.{table}.{name}": v for name, v in getattr(result, table).items()}
     about = state._replace(targets=targets, views=facts)._asdict()
-    del about["ground"]
+    about["ground"] = [{"age": marks.age, "fresh": marks.fresh} for marks in state.ground.marks]
     header = {KEY: FORMAT, **about, **model_facts(model)}
     archive.write(path, header, arrays)
 
@@ -148,7 +151,11 @@ def read(path: str | Path, model: Model, within: Model) -> TiledState:
             header["next_id"],
             targets,
             views,
-            Ground(arrays["ground"], _pose(arrays["pose"])),
+            Ground(
+                arrays["ground"],
+                _pose(arrays["pose"]),
+                [_marks(k, fact, arrays) for k, fact in enumerate(header["ground"])],
+            ),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise damaged(path, error) from error
@@ -158,6 +165,17 @@ def _pose(values: np.ndarray) -> np.ndarray:
     if values.shape != (3, 3) or not np.isfinite(values).all() or not np.linalg.det(values):
         raise ValueError("where the ground lies in a frame is no pose")
     return values
+
+
+def _marks(k: int, fact: dict, arrays: dict[str, np.ndarray]) -> Marks:
+    marks = Marks(
+        age=int(fact["age"]), fresh=float(fact["fresh"]), **{name: arrays[f"marks{k}.{name}"] for name in _MARKS}
+    )
+    n = len(marks.alive)
+    shapes = {"first": (n, 2), "now": (n, 2), "alive": (n,), "looks": (n, LOOK, LOOK)}
+    if any(getattr(marks, name).shape != shape for name, shape in shapes.items()) or not marks.fresh > 0:
+        raise ValueError("the corners that the ground is known by do not fit each other")
+    return marks._replace(pose=_pose(marks.pose))
 
 
 def _held(fact: dict, arrays: dict[str, np.ndarray], pushed: int, shape: tuple[int, int, int]) -> list[Shot]:

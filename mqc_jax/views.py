@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from mqc_jax import pace, paths, tile_search
+from mqc_jax import ground, pace, paths, tile_search
 from mqc_jax.checkpoint import Model
 from mqc_jax.course import Box, Course
 from mqc_jax.ground import Shot
@@ -307,7 +307,9 @@ class Choice:
     def _chosen(self) -> View:
         config = self.model.config.tmcc
         grey = [cv2.cvtColor(shot.pixels, cv2.COLOR_RGB2GRAY) for shot in self.frames]
-        poses = [shot.pose for shot in self.frames]
+        # With all of them seen it is known better than when each came.
+        poses = ground.poses(grey)
+        frames = [Shot(shot.pixels, pose @ self.frames[0].pose) for shot, pose in zip(self.frames, poses, strict=True)]
         boxes = [found.box or found.window.box for found in self.found]
         seen = paths.follow(grey, poses, boxes, config.windows(config.n_max))
         chances = [f.chance * (self.odds if path.moves else 1.0) for f, path in zip(self.found, seen, strict=True)]
@@ -322,7 +324,7 @@ class Choice:
         # What is seen to move in a longer window alone may be covered meanwhile: its path would be the cloud's.
         if 0 < path.moves <= config.n_start:
             view.course.path = [(float(x), float(y)) for x, y in path.corners[: path.moves + 1]]
-        for shot in self.frames:
+        for shot in frames:
             view.push(shot)
         return view
 

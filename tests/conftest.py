@@ -3,13 +3,33 @@
 The compilation cache is set in the environment before JAX is imported, so that commands run as subprocesses use it.
 """
 
+import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+_PROGRAMS = 15_000
+"""Pieces of mapped memory from which a worker forgets its compiled programs."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_programs():
+    """Between files, compiled programs are dropped where there are many.
+
+    Each maps several pieces of memory, of which Linux allows a process 65,530, and XLA aborts there. A worker that kept
+    the programs of half of all tests came to 53,000 of them, and 8 GB.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if "jax" in sys.modules and maps.exists() and maps.read_bytes().count(b"\n") > _PROGRAMS:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -191,6 +191,9 @@ def test_what_was_around_a_target_and_where_the_ground_lies_survive_a_restart(ti
     again = TiledTracker.restore(tiny_model, tmp_path / "stream")
     np.testing.assert_array_equal(again._ground.pose, session._ground.pose)
     np.testing.assert_array_equal(again._ground.grey, session._ground.grey)
+    assert len(again._ground.marks) == 1
+    for one, other in zip(again._ground.marks, session._ground.marks, strict=True):
+        np.testing.assert_equal(one._asdict(), other._asdict())
     for i, view in session._views.items():
         restored = again._views[i].standing
         assert restored.length == view.standing.length == 28
