@@ -54,10 +54,10 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff format .
 
 test: lint browser
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 -m "not slow"
 
 test-all: lint browser
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
 parity: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m "" tests/test_full_size_parity.py tests/test_predictor.py tests/test_streaming_traps.py

@@ -212,10 +212,12 @@ def _way(marks: Marks, now: np.ndarray, votes: np.ndarray, shape: tuple[int, int
     k = counted.argmax()
     if counted[k] < _LEAST:
         return None
-    agree = agrees[k]
+    a, b = factor[k], shift[k]
     for _ in range(3):
-        a, b = _fitted(p[agree], q[agree], votes[agree])
         agree = abs(a * p + b - q) < _AGREES
+        if agree.sum() < 2:
+            return None
+        a, b = _fitted(p[agree], q[agree], votes[agree])
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag], [0, 0, 1]])
 
 

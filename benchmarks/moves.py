@@ -1,0 +1,102 @@
+"""Is the ground known, and is what stands told from what moves? Against the truth of synthetic sequences.
+
+    python benchmarks/moves.py [--seed 905] [--sequences 40] [--scenes harbour] [--frames 33]
+
+For each sequence, in pixels of the frame, the worst of nine places: how far off `ground.Ground` is over 12 frames, from
+the stream's first frame and later, and `ground.poses` of the first frames; and of all objects that lie whole in the
+first frame, how many of those that stand (less than 1.5 pixels over the ground in 12 displacements) and of those that
+move (more than 4) `paths.follow` calls moving, with the poses of `ground.poses` and with true ones.
+"""
+
+import platform
+from importlib import metadata
+
+import cv2
+import numpy as np
+from absl import flags
+
+from mqc_jax import CalibrationConfig, ground, paths
+from mqc_jax.data.synthetic.planning import SCENES, SequencePlan, plan_sequence, scene_of
+from mqc_jax.data.synthetic.render import Renderer
+from mqc_jax.errors import run
+
+_SEED = flags.DEFINE_integer("seed", 905, "The sequences' seed.")
+_SEQUENCES = flags.DEFINE_integer("sequences", 40, "How many are drawn.", lower_bound=1)
+_SCENES = flags.DEFINE_list("scenes", list(SCENES), "Those of them that are looked at, as the generator's.")
+_FRAMES = flags.DEFINE_integer("frames", 33, "Frames of each.", lower_bound=21)
+_SPAN = 12  # frames, over which the ground's error is taken
+_STANDS, _MOVES = 1.5, 4.0  # pixels over the ground meanwhile
+_LEAST, _WHOLE = 20, 0.9  # pixels of an object, and the share of them that must still be seen
+
+
+def error(found: np.ndarray, true: np.ndarray, size: tuple[int, int]) -> float:
+    """How far two motions are apart, in pixels, at the worst of nine places of the frame."""
+    height, width = size
+    places = np.array([(x * width, y * height, 1.0) for x in (0.1, 0.5, 0.9) for y in (0.1, 0.5, 0.9)])
+    return float(np.hypot(*((found - true) @ places.T)[:2]).max())
+
+
+def objects(plan: SequencePlan, labels: list[np.ndarray], poses: list[np.ndarray]) -> list[tuple[paths.Box, bool]]:
+    """The boxes of the first frame's objects, and whether each moves."""
+    found = []
+    way = poses[_SPAN] @ np.linalg.inv(poses[0])
+    for k in np.unique(labels[0][labels[0] > 0]):
+        (y, x), later = np.nonzero(labels[0] == k), np.nonzero(labels[_SPAN] == k)
+        box = (x.min(), y.min(), x.max() + 1, y.max() + 1)
+        whole = min(box[:2]) > 0 and box[2] < plan.size[1] and box[3] < plan.size[0] and len(x) >= _LEAST
+        if whole and len(later[0]) >= _WHOLE * len(x):
+            off = np.hypot(*((later[1].mean(), later[0].mean()) - (way @ (x.mean(), y.mean(), 1.0))[:2]))
+            if off < _STANDS or off > _MOVES:
+                found.append((tuple(int(edge) for edge in box), bool(off > _MOVES)))
+    return found
+
+
+def main(_: list[str]) -> None:
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "opencv-python-headless"))
+    print(f"{platform.machine()}, Python {platform.python_version()}, {versions}")
+    print(f"{'':>4} {'scene':>8} {'first':>6} {'later':>6} {'poses':>6}   called moving: of what stands, of what moves")
+    windows = CalibrationConfig().windows(CalibrationConfig.n_max)
+    errors, counts = [], []
+    for index in range(_SEQUENCES.value):
+        if scene_of(index) not in _SCENES.value:
+            continue
+        plan = plan_sequence(seed=_SEED.value, index=index, split="test")
+        renderer = Renderer(plan)
+        shown = [renderer.frame(t) for t in range(_FRAMES.value)]
+        grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image, _ in shown]
+        true = [np.vstack([plan.to_frame(t)[:2], (0, 0, 1)]) for t in range(_FRAMES.value)]
+        stream = ground.Ground()
+        online = [stream.push(frame) for frame in grey]
+        held = CalibrationConfig.n_max + 1
+        known = ground.poses(grey[:held])
+
+        def off(poses, first, true=true, plan=plan):
+            way, truth = (p[first + _SPAN] @ np.linalg.inv(p[first]) for p in (poses, true))
+            return error(way, truth, plan.size)
+
+        errors.append((off(online, 0), off(online, _FRAMES.value - 1 - _SPAN), off(known, 0)))
+        there = objects(plan, [labels for _, labels in shown[: _SPAN + 1]], true)
+        moves = np.array([moving for _, moving in there], bool)
+        count = []
+        for poses in (known, true[:held]):
+            seen = paths.follow(grey[:held], poses, [box for box, _ in there], windows)
+            called = np.array([path.moves > 0 for path in seen], bool)
+            count += [(called & ~moves).sum(), (called & moves).sum()]
+        counts.append((*count, (~moves).sum(), moves.sum()))
+        stand, move, stand_true, move_true, standing, moving = counts[-1]
+        print(
+            f"{index:>4} {scene_of(index):>8} "
+            + " ".join(f"{e:>6.2f}" for e in errors[-1])
+            + f"   {stand}/{standing} {move}/{moving}; with true poses {stand_true}/{standing} {move_true}/{moving}",
+            flush=True,
+        )
+    errors, totals = np.array(errors), np.sum(counts, 0)
+    for name, column in zip(("first", "later", "poses"), errors.T, strict=True):
+        print(f"{name}: median {np.median(column):.3f}, over 1 pixel {(column > 1).sum()} of {len(column)}")
+    stand, move, stand_true, move_true, standing, moving = totals
+    print(f"called moving: {stand} of {standing} that stand, {move} of {moving} that move")
+    print(f"with true poses: {stand_true} of {standing} that stand, {move_true} of {moving} that move")
+
+
+if __name__ == "__main__":
+    run(main)
