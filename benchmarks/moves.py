@@ -6,6 +6,10 @@ For each sequence, in pixels of the frame, the worst of nine places: how far off
 the stream's first frame and later, and `ground.poses` of the first frames; and of all objects that lie whole in the
 first frame, how many of those that stand (less than 1.5 pixels over the ground in 12 displacements) and of those that
 move (more than 4) `paths.follow` calls moving, with the poses of `ground.poses` and with true ones.
+
+    python benchmarks/moves.py --seed 905 --picture docs/images/ground.jpg --index 12
+
+draws the corners of one sequence's first frame instead, one and twelve frames later, by how alike they still are.
 """
 
 import platform
@@ -15,7 +19,7 @@ import cv2
 import numpy as np
 from absl import flags
 
-from mqc_jax import CalibrationConfig, ground, paths
+from mqc_jax import CalibrationConfig, ground, paths, viz
 from mqc_jax.data.synthetic.planning import SCENES, SequencePlan, plan_sequence, scene_of
 from mqc_jax.data.synthetic.render import Renderer
 from mqc_jax.errors import run
@@ -24,7 +28,10 @@ _SEED = flags.DEFINE_integer("seed", 905, "The sequences' seed.")
 _SEQUENCES = flags.DEFINE_integer("sequences", 40, "How many are drawn.", lower_bound=1)
 _SCENES = flags.DEFINE_list("scenes", list(SCENES), "Those of them that are looked at, as the generator's.")
 _FRAMES = flags.DEFINE_integer("frames", 33, "Frames of each.", lower_bound=21)
+_PICTURE = flags.DEFINE_string("picture", None, "JPEG to draw the corners of one sequence to.")
+_INDEX = flags.DEFINE_integer("index", 12, "That sequence.")
 _SPAN = 12  # frames, over which the ground's error is taken
+_ALIKE = 0.9  # correlation from which a corner is as it was
 _STANDS, _MOVES = 1.5, 4.0  # pixels over the ground meanwhile
 _LEAST, _WHOLE = 20, 0.9  # pixels of an object, and the share of them that must still be seen
 
@@ -51,7 +58,31 @@ def objects(plan: SequencePlan, labels: list[np.ndarray], poses: list[np.ndarray
     return found
 
 
+def picture(index: int) -> np.ndarray:
+    """The corners of a sequence's first frame, after one frame and after `_SPAN`, uint8 RGB."""
+    plan = plan_sequence(seed=_SEED.value, index=index, split="test")
+    renderer, stream, panels = Renderer(plan), ground.Ground(), []
+    for t in range(_SPAN + 1):
+        frame = renderer.frame(t)[0]
+        stream.push(frame)
+        if t in (1, _SPAN):
+            marks, scale = stream.marks[0], frame.shape[1] / stream.grey.shape[1]
+            alike = ground.likeness(marks, stream.grey, np.eye(3))
+            panel = frame.copy()
+            for (x, y), value in zip(marks.now * scale, alike, strict=True):
+                tint = cv2.applyColorMap(np.full((1, 1), 255 * value**3, np.uint8), cv2.COLORMAP_VIRIDIS)[0, 0, ::-1]
+                cv2.circle(panel, (round(float(x)), round(float(y))), 5, (0, 0, 0), -1, cv2.LINE_AA)
+                cv2.circle(panel, (round(float(x)), round(float(y))), 4, [int(v) for v in tint], -1, cv2.LINE_AA)
+            said = f"{t} frames later" if t > 1 else "one frame later"
+            viz.write(panel, f"{said}: {(alike > _ALIKE).sum()} of {len(alike)} as they were", 12, 32, 22, halo=True)
+            panels.append(panel)
+    return np.concatenate([panels[0], np.full((len(panels[0]), 10, 3), 255, np.uint8), panels[1]], axis=1)
+
+
 def main(_: list[str]) -> None:
+    if _PICTURE.value:
+        cv2.imwrite(_PICTURE.value, cv2.cvtColor(picture(_INDEX.value), cv2.COLOR_RGB2BGR))
+        return
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "opencv-python-headless"))
     print(f"{platform.machine()}, Python {platform.python_version()}, {versions}")
     print(f"{'':>4} {'scene':>8} {'first':>6} {'later':>6} {'poses':>6}   called moving: of what stands, of what moves")

@@ -157,7 +157,7 @@ def _followed(marks: Marks, before: np.ndarray, after: np.ndarray) -> Marks:
         alive = marks.alive & (found & found_back)[:, 0].astype(bool) & (np.hypot(*(back - start)[:, 0].T) < _RETURNS)
         marks = marks._replace(now=np.where(alive[:, None], there[:, 0], marks.now), alive=alive)
     if age == 1 and marks.alive.sum() >= _BEST:
-        marks = marks._replace(fresh=max(float(np.partition(_likeness(marks, after, np.eye(3)), -_BEST)[-_BEST]), 1e-6))
+        marks = marks._replace(fresh=max(float(np.partition(likeness(marks, after, np.eye(3)), -_BEST)[-_BEST]), 1e-6))
     return marks._replace(age=age)
 
 
@@ -171,8 +171,17 @@ def _looks(grey: np.ndarray, points: np.ndarray, way: np.ndarray | None = None) 
     return np.array(looks, np.uint8).reshape(-1, LOOK, LOOK)
 
 
-def _likeness(marks: Marks, grey: np.ndarray, way: np.ndarray) -> np.ndarray:
-    """The correlation of each corner's look with what it was, float [n] in [0, 1]; 0 of those that are lost."""
+def likeness(marks: Marks, grey: np.ndarray, way: np.ndarray) -> np.ndarray:
+    """How each corner's look correlates with what it was.
+
+    Args:
+      marks: followed to this frame.
+      grey: uint8 [h, w], the frame, shrunk as `Ground.grey`.
+      way: float [3, 3], a guess of how the ground went since the marks' frame, for its turn and scale.
+
+    Returns:
+      float [n] in [0, 1]; 0 of those that are lost.
+    """
     looks = (looks.reshape(-1, LOOK**2).astype(np.float32) for looks in (marks.looks, _looks(grey, marks.now, way)))
     then, now = (look - look.mean(1, keepdims=True) for look in looks)
     norm = np.sqrt((then**2).sum(1) * (now**2).sum(1))
@@ -181,7 +190,7 @@ def _likeness(marks: Marks, grey: np.ndarray, way: np.ndarray) -> np.ndarray:
 
 def _votes(marks: Marks, grey: np.ndarray, way: np.ndarray) -> np.ndarray:
     """How much each corner counts, float [n] in [0, 1]; `way` is a guess of how the ground went, [3, 3]."""
-    return np.minimum(_likeness(marks, grey, way) / marks.fresh, 1.0) ** _VOTE
+    return np.minimum(likeness(marks, grey, way) / marks.fresh, 1.0) ** _VOTE
 
 
 def _way(marks: Marks, now: np.ndarray, votes: np.ndarray, shape: tuple[int, int]) -> np.ndarray | None:
