@@ -193,7 +193,7 @@ class ModelConfig:
     bridge: BridgeConfig = BridgeConfig()
     # Read where calibration is "tmcc". A satellite's picture shakes, and a target's mask may come in pieces. The odds
     # are the likeliest ones of 127 sentences (docs/tmcc.md).
-    tmcc: CalibrationConfig = CalibrationConfig(remove_background=True, selection="anchored", rim=3, motion_odds=10.0)
+    tmcc: CalibrationConfig = CalibrationConfig(remove_background=True, selection="anchored", rim=3, motion_odds=5.0)
     dami: DamiConfig = DamiConfig()
     d_model: int = 256
     mem_dim: int = 64
