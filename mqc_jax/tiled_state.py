@@ -172,8 +172,10 @@ def _marks(k: int, fact: dict, arrays: dict[str, np.ndarray]) -> Marks:
         age=int(fact["age"]), fresh=float(fact["fresh"]), **{name: arrays[f"marks{k}.{name}"] for name in _MARKS}
     )
     n = len(marks.alive)
-    shapes = {"first": (n, 2), "now": (n, 2), "alive": (n,), "looks": (n, LOOK, LOOK)}
-    if any(getattr(marks, name).shape != shape for name, shape in shapes.items()) or not marks.fresh > 0:
+    kinds = {"first": ((n, 2), np.float32), "now": ((n, 2), np.float32), "alive": ((n,), np.bool_)}
+    kinds["looks"] = (n, LOOK, LOOK), np.uint8
+    held = {name: (getattr(marks, name).shape, getattr(marks, name).dtype) for name in kinds}
+    if held != kinds or not marks.fresh > 0:
         raise ValueError("the corners that the ground is known by do not fit each other")
     return marks._replace(pose=_pose(marks.pose))
 

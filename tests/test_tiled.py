@@ -237,6 +237,14 @@ def test_what_is_no_tiled_stream_is_refused(tiny_model, tmp_path):
         np.savez(file, **arrays)
     with pytest.raises(UserError, match="is damaged: 'tracker1' is missing"):
         TiledTracker.restore(tiny_model, path)
+    for name, wrong in (("looks", lambda array: array[:-1]), ("now", lambda array: array.astype(float))):
+        session.save(path)
+        with np.load(path) as stored:
+            arrays = dict(stored)
+        with path.open("wb") as file:
+            np.savez(file, **arrays | {f"marks0.{name}": wrong(arrays[f"marks0.{name}"])})
+        with pytest.raises(UserError, match="the corners that the ground is known by do not fit each other"):
+            TiledTracker.restore(tiny_model, path)
     session.save(path)
     with pytest.raises(UserError, match="a model of another config or dtype"):
         TiledTracker.restore(tiny_model.replace(tile=48), path)
