@@ -142,3 +142,41 @@ def test_what_leaves_the_frame_was_seen_to_move():
     (path,) = follow(shown, [thing()])
     assert path.moves == 4
     assert 12 <= len(path.corners) <= 15
+
+
+def _at_sea(sea: tuple[int, int], boat: tuple[int, int] | None, wake: int = 0) -> list[np.ndarray]:
+    """Waves that go one way, and a boat that goes another with a wake behind it; the ground stands."""
+    waves, rng, shown = ground(21), np.random.default_rng(4), []
+    thing, foam = (rng.integers(0, 255, (SIDE, SIDE), np.uint8) for _ in range(2))
+    for t in range(17):
+        left, top = (60 - speed * t for speed in sea)
+        frame = waves[top : top + SIZE[0], left : left + SIZE[1]].copy()
+        if boat is not None:
+            x, y = (start + speed * t for start, speed in zip(START, boat, strict=True))
+            frame[y : y + SIDE, x : x + SIDE] = thing
+            if wake:  # on the left, as wide as three boats
+                frame[y - SIDE : y + 2 * SIDE, x - wake - 1 : x - 1] = np.tile(foam, (3, 3))[:, :wake]
+        shown.append(np.clip(frame + rng.normal(0, 3, SIZE), 0, 255).astype(np.uint8))
+    return shown
+
+
+def _still(frames: list[np.ndarray]) -> list[paths.Path]:
+    return paths.follow(frames, [np.eye(3)] * len(frames), [thing()], WINDOWS)
+
+
+@pytest.mark.parametrize("sea", [(2, 1), (0, -3), (-1, 1)])
+def test_a_wave_among_waves_does_not_move_by_itself(sea, monkeypatch):
+    shown = _at_sea(sea, None)
+    (path,) = _still(shown)
+    assert path.moves == 0
+    np.testing.assert_allclose(path.corners, np.tile(START, (17, 1)), atol=1e-6)
+    monkeypatch.setattr(paths, "_COMMON", 1.0)
+    assert _still(shown)[0].moves  # but for what is around it, it would
+
+
+@pytest.mark.parametrize("wake", [0, 24])
+@pytest.mark.parametrize("boat", [(3, 0), (-2, -2), (0, 4)])
+def test_a_boat_that_goes_its_own_way_among_waves_moves(boat, wake):
+    (path,) = _still(_at_sea((1, 1), boat, wake))
+    assert path.moves == 4
+    np.testing.assert_allclose(path.corners[:9], START + np.arange(9)[:, None] * boat, atol=1.1)
