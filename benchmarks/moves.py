@@ -1,11 +1,12 @@
 """Is the ground known, and is what stands told from what moves? Against the truth of synthetic sequences.
 
-    python benchmarks/moves.py [--seed 905] [--sequences 40] [--scenes harbour] [--frames 33]
+    python benchmarks/moves.py [--seed 905] [--sequences 40] [--scenes harbour] [--frames 33] [--noise 1.5]
 
 For each sequence, in pixels of the frame, the worst of nine places: how far off `ground.Ground` is over 12 frames, from
 the stream's first frame and later, and `ground.poses` of the first frames; and of all objects that lie whole in the
 first frame, how many of those that stand (less than 1.5 pixels over the ground in 12 displacements) and of those that
-move (more than 4) `paths.follow` calls moving, with the poses of `ground.poses` and with true ones.
+move (more than 4) `paths.follow` calls moving, with the poses of `ground.poses` and with true ones; and, with the
+former, how many of the brightest spots of harbours that are no object: mostly waves' crests.
 
     python benchmarks/moves.py --seed 905 --picture docs/images/ground.jpg --index 12
 
@@ -28,12 +29,14 @@ _SEED = flags.DEFINE_integer("seed", 905, "The sequences' seed.")
 _SEQUENCES = flags.DEFINE_integer("sequences", 40, "How many are drawn.", lower_bound=1)
 _SCENES = flags.DEFINE_list("scenes", list(SCENES), "Those of them that are looked at, as the generator's.")
 _FRAMES = flags.DEFINE_integer("frames", 33, "Frames of each.", lower_bound=21)
+_NOISE = flags.DEFINE_float("noise", 1.0, "Factor on their sensor noise.")
 _PICTURE = flags.DEFINE_string("picture", None, "JPEG to draw the corners of one sequence to.")
 _INDEX = flags.DEFINE_integer("index", 12, "That sequence.")
 _SPAN = 12  # frames, over which the ground's error is taken
 _ALIKE = 0.9  # correlation from which a corner is as it was
 _STANDS, _MOVES = 1.5, 4.0  # pixels over the ground meanwhile
 _LEAST, _WHOLE = 20, 0.9  # pixels of an object, and the share of them that must still be seen
+_SPOTS, _SPOT = 30, 9  # spots of a frame, and pixels of their sides
 
 
 def error(found: np.ndarray, true: np.ndarray, size: tuple[int, int]) -> float:
@@ -55,6 +58,21 @@ def objects(plan: SequencePlan, labels: list[np.ndarray], poses: list[np.ndarray
             off = np.hypot(*((later[1].mean(), later[0].mean()) - (way @ (x.mean(), y.mean(), 1.0))[:2]))
             if off < _STANDS or off > _MOVES:
                 found.append((tuple(int(edge) for edge in box), bool(off > _MOVES)))
+    return found
+
+
+def spots(grey: np.ndarray, labels: np.ndarray) -> list[paths.Box]:
+    """Boxes around the brightest spots of a frame that are no object and not beside one."""
+    bright = cv2.blur(grey.astype(np.float32), (3, 3)) - cv2.blur(grey.astype(np.float32), (25, 25))
+    near = cv2.dilate((labels > 0).astype(np.uint8), np.ones((25, 25), np.uint8)) > 0
+    bright[near] = -np.inf
+    half, found = _SPOT // 2, []
+    for edge in (bright[:_SPOT], bright[-_SPOT:], bright[:, :_SPOT], bright[:, -_SPOT:]):
+        edge[:] = -np.inf
+    while len(found) < _SPOTS and bright.max() > 0:
+        y, x = np.unravel_index(int(np.argmax(bright)), bright.shape)
+        found.append((int(x) - half, int(y) - half, int(x) + half + 1, int(y) + half + 1))
+        bright[y - _SPOT : y + _SPOT, x - _SPOT : x + _SPOT] = -np.inf
     return found
 
 
@@ -85,13 +103,14 @@ def main(_: list[str]) -> None:
         return
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "opencv-python-headless"))
     print(f"{platform.machine()}, Python {platform.python_version()}, {versions}")
-    print(f"{'':>4} {'scene':>8} {'first':>6} {'later':>6} {'poses':>6}   called moving: of what stands, of what moves")
+    head = "called moving: of what stands, of what moves, of bright spots"
+    print(f"{'':>4} {'scene':>8} {'first':>6} {'later':>6} {'poses':>6}   {head}")
     windows = CalibrationConfig().windows(CalibrationConfig.n_max)
     errors, counts = [], []
     for index in range(_SEQUENCES.value):
         if scene_of(index) not in _SCENES.value:
             continue
-        plan = plan_sequence(seed=_SEED.value, index=index, split="test")
+        plan = plan_sequence(seed=_SEED.value, index=index, split="test", noise=_NOISE.value)
         renderer = Renderer(plan)
         shown = [renderer.frame(t) for t in range(_FRAMES.value)]
         grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image, _ in shown]
@@ -113,19 +132,22 @@ def main(_: list[str]) -> None:
             seen = paths.follow(grey[:held], poses, [box for box, _ in there], windows)
             called = np.array([path.moves > 0 for path in seen], bool)
             count += [(called & ~moves).sum(), (called & moves).sum()]
-        counts.append((*count, (~moves).sum(), moves.sum()))
-        stand, move, stand_true, move_true, standing, moving = counts[-1]
+        water = spots(grey[0], shown[0][1]) if scene_of(index) == "harbour" else []
+        waves = sum(path.moves > 0 for path in paths.follow(grey[:held], known, water, windows))
+        counts.append((*count, (~moves).sum(), moves.sum(), waves, len(water)))
+        stand, move, stand_true, move_true, standing, moving, _, _ = counts[-1]
         print(
             f"{index:>4} {scene_of(index):>8} "
             + " ".join(f"{e:>6.2f}" for e in errors[-1])
-            + f"   {stand}/{standing} {move}/{moving}; with true poses {stand_true}/{standing} {move_true}/{moving}",
+            + f"   {stand}/{standing} {move}/{moving} {waves}/{len(water)}"
+            + f"; with true poses {stand_true}/{standing} {move_true}/{moving}",
             flush=True,
         )
     errors, totals = np.array(errors), np.sum(counts, 0)
     for name, column in zip(("first", "later", "poses"), errors.T, strict=True):
         print(f"{name}: median {np.median(column):.3f}, over 1 pixel {(column > 1).sum()} of {len(column)}")
-    stand, move, stand_true, move_true, standing, moving = totals
-    print(f"called moving: {stand} of {standing} that stand, {move} of {moving} that move")
+    stand, move, stand_true, move_true, standing, moving, waves, water = totals
+    print(f"called moving: {stand} of {standing} that stand, {move} of {moving} that move; {waves} of {water} spots")
     print(f"with true poses: {stand_true} of {standing} that stand, {move_true} of {moving} that move")
 
 
