@@ -6,7 +6,8 @@ For each sequence, in pixels of the frame, the worst of nine places: how far off
 the stream's first frame and later, and `ground.poses` of the first frames; and of all objects that lie whole in the
 first frame, how many of those that stand (less than 1.5 pixels over the ground in 12 displacements) and of those that
 move (more than 4) `paths.follow` calls moving, with the poses of `ground.poses` and with true ones; and, with the
-former, how many of the brightest spots of harbours that are no object: mostly waves' crests.
+former, how many spots of harbours that are no object: the brightest, mostly waves' crests, and some drawn at random.
+In brackets: what would be called so if neither chance nor what is around were asked, and with the true poses.
 
     python benchmarks/moves.py --seed 905 --picture docs/images/ground.jpg --index 12
 
@@ -36,7 +37,7 @@ _SPAN = 12  # frames, over which the ground's error is taken
 _ALIKE = 0.9  # correlation from which a corner is as it was
 _STANDS, _MOVES = 1.5, 4.0  # pixels over the ground meanwhile
 _LEAST, _WHOLE = 20, 0.9  # pixels of an object, and the share of them that must still be seen
-_SPOTS, _SPOT = 30, 9  # spots of a frame, and pixels of their sides
+_SPOTS, _BRIGHT, _RANDOM = 30, 9, 5  # spots of either kind in a frame, and pixels of their sides
 
 
 def error(found: np.ndarray, true: np.ndarray, size: tuple[int, int]) -> float:
@@ -61,19 +62,39 @@ def objects(plan: SequencePlan, labels: list[np.ndarray], poses: list[np.ndarray
     return found
 
 
-def spots(grey: np.ndarray, labels: np.ndarray) -> list[paths.Box]:
-    """Boxes around the brightest spots of a frame that are no object and not beside one."""
-    bright = cv2.blur(grey.astype(np.float32), (3, 3)) - cv2.blur(grey.astype(np.float32), (25, 25))
+def spots(grey: np.ndarray, labels: np.ndarray, seed: int) -> tuple[list[paths.Box], list[paths.Box]]:
+    """Boxes around spots of a frame that are no object and not beside one: the brightest, and some drawn at random."""
     near = cv2.dilate((labels > 0).astype(np.uint8), np.ones((25, 25), np.uint8)) > 0
+    for edge in (near[:_BRIGHT], near[-_BRIGHT:], near[:, :_BRIGHT], near[:, -_BRIGHT:]):
+        edge[:] = True
+    bright = cv2.blur(grey.astype(np.float32), (3, 3)) - cv2.blur(grey.astype(np.float32), (25, 25))
     bright[near] = -np.inf
-    half, found = _SPOT // 2, []
-    for edge in (bright[:_SPOT], bright[-_SPOT:], bright[:, :_SPOT], bright[:, -_SPOT:]):
-        edge[:] = -np.inf
-    while len(found) < _SPOTS and bright.max() > 0:
+    brightest = []
+    while len(brightest) < _SPOTS and bright.max() > 0:
         y, x = np.unravel_index(int(np.argmax(bright)), bright.shape)
-        found.append((int(x) - half, int(y) - half, int(x) + half + 1, int(y) + half + 1))
-        bright[y - _SPOT : y + _SPOT, x - _SPOT : x + _SPOT] = -np.inf
-    return found
+        brightest.append((y, x))
+        bright[y - _BRIGHT : y + _BRIGHT, x - _BRIGHT : x + _BRIGHT] = -np.inf
+    drawn = np.random.default_rng(seed).permutation(np.argwhere(~near))[:_SPOTS]
+
+    def boxes(middles, side):
+        return [
+            (int(x) - side // 2, int(y) - side // 2, int(x) + side // 2 + 1, int(y) + side // 2 + 1) for y, x in middles
+        ]
+
+    return boxes(brightest, _BRIGHT), boxes(drawn, _RANDOM)
+
+
+def moving(
+    grey: list[np.ndarray], poses: list[np.ndarray], boxes: list[paths.Box], plainly: bool = False
+) -> np.ndarray:
+    """Which things `paths.follow` calls moving, bool [n]."""
+    windows, usual = CalibrationConfig().windows(CalibrationConfig.n_max), (paths._SURE, paths._COMMON)
+    if plainly:
+        paths._SURE, paths._COMMON = -2.0, 1.0
+    try:
+        return np.array([path.moves > 0 for path in paths.follow(grey, poses, boxes, windows)], bool)
+    finally:
+        paths._SURE, paths._COMMON = usual
 
 
 def picture(index: int) -> np.ndarray:
@@ -97,15 +118,28 @@ def picture(index: int) -> np.ndarray:
     return np.concatenate([panels[0], np.full((len(panels[0]), 10, 3), 255, np.uint8), panels[1]], axis=1)
 
 
+def counted(grey: list[np.ndarray], known: list[np.ndarray], true: list[np.ndarray], boxes: list) -> tuple[int, ...]:
+    """How many things are called moving, would be plainly and over the true ground, and how many there are."""
+    called = moving(grey, known, boxes), moving(grey, known, boxes, plainly=True), moving(grey, true, boxes)
+    return *(int(which.sum()) for which in called), len(boxes)
+
+
+def said(counts: list[tuple[int, ...]]) -> str:
+    """A line of what `counted` gave for each kind."""
+    kinds = ("stand", "move", "bright", "random")
+    return "".join(
+        f"   {kind} {called}/{things} ({plainly}, {surely})"
+        for kind, (called, plainly, surely, things) in zip(kinds, counts, strict=True)
+    )
+
+
 def main(_: list[str]) -> None:
     if _PICTURE.value:
         cv2.imwrite(_PICTURE.value, cv2.cvtColor(picture(_INDEX.value), cv2.COLOR_RGB2BGR))
         return
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "opencv-python-headless"))
     print(f"{platform.machine()}, Python {platform.python_version()}, {versions}")
-    head = "called moving: of what stands, of what moves, of bright spots"
-    print(f"{'':>4} {'scene':>8} {'first':>6} {'later':>6} {'poses':>6}   {head}")
-    windows = CalibrationConfig().windows(CalibrationConfig.n_max)
+    print(f"{'':>4} {'scene':>8} {'first':>6} {'later':>6} {'poses':>6}   called moving")
     errors, counts = [], []
     for index in range(_SEQUENCES.value):
         if scene_of(index) not in _SCENES.value:
@@ -126,29 +160,14 @@ def main(_: list[str]) -> None:
 
         errors.append((off(online, 0), off(online, _FRAMES.value - 1 - _SPAN), off(known, 0)))
         there = objects(plan, [labels for _, labels in shown[: _SPAN + 1]], true)
-        moves = np.array([moving for _, moving in there], bool)
-        count = []
-        for poses in (known, true[:held]):
-            seen = paths.follow(grey[:held], poses, [box for box, _ in there], windows)
-            called = np.array([path.moves > 0 for path in seen], bool)
-            count += [(called & ~moves).sum(), (called & moves).sum()]
-        water = spots(grey[0], shown[0][1]) if scene_of(index) == "harbour" else []
-        waves = sum(path.moves > 0 for path in paths.follow(grey[:held], known, water, windows))
-        counts.append((*count, (~moves).sum(), moves.sum(), waves, len(water)))
-        stand, move, stand_true, move_true, standing, moving, _, _ = counts[-1]
-        print(
-            f"{index:>4} {scene_of(index):>8} "
-            + " ".join(f"{e:>6.2f}" for e in errors[-1])
-            + f"   {stand}/{standing} {move}/{moving} {waves}/{len(water)}"
-            + f"; with true poses {stand_true}/{standing} {move_true}/{moving}",
-            flush=True,
-        )
+        bright, drawn = spots(grey[0], shown[0][1], index) if scene_of(index) == "harbour" else ([], [])
+        things = (*([box for box, goes in there if goes == moves] for moves in (False, True)), bright, drawn)
+        counts.append([counted(grey[:held], known, true[:held], boxes) for boxes in things])
+        print(f"{index:>4} {scene_of(index):>8} " + " ".join(f"{e:>6.2f}" for e in errors[-1]) + said(counts[-1]))
     errors, totals = np.array(errors), np.sum(counts, 0)
     for name, column in zip(("first", "later", "poses"), errors.T, strict=True):
         print(f"{name}: median {np.median(column):.3f}, over 1 pixel {(column > 1).sum()} of {len(column)}")
-    stand, move, stand_true, move_true, standing, moving, waves, water = totals
-    print(f"called moving: {stand} of {standing} that stand, {move} of {moving} that move; {waves} of {water} spots")
-    print(f"with true poses: {stand_true} of {standing} that stand, {move_true} of {moving} that move")
+    print("called moving:" + said(totals))
 
 
 if __name__ == "__main__":
