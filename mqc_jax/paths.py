@@ -5,8 +5,8 @@ length in three frames moves farther in one than flow can follow, and leaves the
 patch itself is looked for in the whole frames: where it would be if it stood on the ground, and, turned or not, where
 it would be if it went on as it went. What is found better along its own path than in place moves.
 
-Unless it is found as well where nothing went: then there is nothing to be found again, as of a few pixels of water. And
-unless what is around it goes the same way: then it is a wave among waves, or a part of a cloud.
+Unless what is around it goes the same way: then it is a wave among waves, or a part of a cloud. And unless what is
+around it is not found in place either, and the thing itself as well where nothing went: a few pixels of water are.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,8 @@ _BETTER = 0.15  # mean correlation along the path above that in place
 _FAR = 3.0  # pixels from its place over the ground, at least
 
 # Chosen on seeds 905 and 911, partly with 50 % more noise (docs/tmcc.md).
-_SURE = 0.1  # mean correlation along its path above that of searches where nothing went
+_STILL = 0.6  # mean correlation in place of what is around a thing, up to which that it is gone says nothing
+_SURE = 0.1  # mean correlation along its path above that of searches where nothing went, then
 _COMMON = 0.5  # of the patches around a thing that go with it, beyond which it does not move by itself
 _LEAST_AROUND, _GAP = 16, 2  # pixels: the least side of such a patch, and how far it is from the thing
 
@@ -102,8 +103,12 @@ def _path(frames: Sequence[np.ndarray], to_frame: list[np.ndarray], box: Box, wi
         seen = min(n, len(better))
         way = moved[: seen + 1]
         moves = seen and np.mean(better[:seen]) > _BETTER and np.hypot(*way[-1]) > _FAR
-        moves = moves and np.mean(along[:seen]) - _chance(frames, in_place, looks, way) > _SURE
-        if moves and _common(frames, to_frame, box, way) <= _COMMON:
+        if not moves:
+            continue
+        common, still = _around_it(frames, to_frame, box, way)
+        if common > _COMMON:
+            continue
+        if still > _STILL or np.mean(along[:seen]) - _chance(frames, in_place, looks, way) > _SURE:
             return Path(seen, corner + in_place[: len(moved)] - in_place[0] + moved)
     return standing
 
@@ -136,29 +141,36 @@ def _chance(
     return float(np.mean(found)) if found else 0.0
 
 
-def _common(frames: Sequence[np.ndarray], to_frame: list[np.ndarray], box: Box, way: list[np.ndarray]) -> float:
-    """The share of the eight patches around a thing that go its way over the ground, in [0, 1].
+def _around_it(
+    frames: Sequence[np.ndarray], to_frame: list[np.ndarray], box: Box, way: list[np.ndarray]
+) -> tuple[float, float]:
+    """What the eight patches around a thing do meanwhile.
 
     A boat's wake goes with it, but on one side of it alone.
+
+    Returns:
+      The share of them that go its way over the ground, in [0, 1], and their mean correlation in place.
     """
     sides = np.maximum(np.subtract(box[2:], box[:2]), _LEAST_AROUND)
     first = np.add(box[:2], box[2:]) // 2 - sides // 2
-    going = []
+    going, still = [], []
     for step in ((x, y) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y):
         x, y = corner = first + step * (sides + _GAP)
         patch = frames[0][max(y, 0) : y + sides[1], max(x, 0) : x + sides[0]]
         if patch.shape != tuple(sides[::-1]):  # it is not all in the frame
             continue
-        better = []
+        seen = []
         for frame, matrix, off in zip(frames[1:], to_frame[1:], way[1:], strict=False):
             if ((np.add(box[:2], off) < corner + sides) & (np.add(box[2:], off) > corner)).all():
                 continue  # the thing itself is there now, whatever was
             in_place = (matrix @ (*corner, 1.0))[:2]
             there, here = (_around(frame, patch, place, 1)[0] for place in (in_place + off, in_place))
             if there is not None and here is not None:
-                better.append(_best(there, patch)[0] - _best(here, patch)[0])
-        going.append(bool(better) and np.mean(better) > _BETTER)
-    return float(np.mean(going)) if going else 0.0
+                seen.append((_best(there, patch)[0], _best(here, patch)[0]))
+        along, here = np.mean(seen, 0) if seen else (0.0, 0.0)
+        going.append(along - here > _BETTER)
+        still += [here] if seen else []
+    return float(np.mean(going)) if going else 0.0, float(np.mean(still)) if still else 0.0
 
 
 def _inside(corner: np.ndarray, patch: np.ndarray, frame: np.ndarray) -> bool:
