@@ -163,7 +163,8 @@ def main(_: list[str]) -> None:
         bright, drawn = spots(grey[0], shown[0][1], index) if scene_of(index) == "harbour" else ([], [])
         things = (*([box for box, goes in there if goes == moves] for moves in (False, True)), bright, drawn)
         counts.append([counted(grey[:held], known, true[:held], boxes) for boxes in things])
-        print(f"{index:>4} {scene_of(index):>8} " + " ".join(f"{e:>6.2f}" for e in errors[-1]) + said(counts[-1]))
+        facts = " ".join(f"{e:>6.2f}" for e in errors[-1]) + said(counts[-1])
+        print(f"{index:>4} {scene_of(index):>8} {facts}", flush=True)
     errors, totals = np.array(errors), np.sum(counts, 0)
     for name, column in zip(("first", "later", "poses"), errors.T, strict=True):
         print(f"{name}: median {np.median(column):.3f}, over 1 pixel {(column > 1).sum()} of {len(column)}")
