@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import tiny
 
 import mqc_jax
 from mqc_jax.config import require_field
@@ -259,7 +260,7 @@ FIRST, *OTHERS = walks()
 
 def environment() -> dict[str, str]:
     """As after `. .venv/bin/activate`."""
-    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return tiny.users_environment() | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def run_block(language: str, code: str, place: Path) -> str:

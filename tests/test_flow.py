@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from scipy import ndimage
 
 from mqc_jax.errors import UserError
@@ -145,9 +146,14 @@ def test_real_frames_equal_opencv(clip, config):
     assert np.quantile(difference, 0.95) < 0.05
 
 
+def flow_of_users(frames: np.ndarray) -> np.ndarray:
+    return np.asarray(flow(frames))
+
+
 def test_no_motion_is_none():
     frames = np.stack([texture(SIDE)] * 3)
-    assert np.abs(flow(frames)).max() < 1e-4
+    # Rounding decides here, and so do the flags that `make test` compiles with.
+    assert np.abs(tiny.alone(flow_of_users, frames)).max() < 1e-4
     assert np.abs(flow(np.full((3, SIDE, SIDE), 100, np.uint8))).max() == 0
 
 

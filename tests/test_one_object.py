@@ -130,7 +130,8 @@ def test_masks_of_a_stream_hold_one_object_each_and_the_memory_what_was_kept(tin
         (a,), (b,) = loose.push(frame), tight.push(frame)
         kept = b.mask_logits > 0
         # A piece that is removed changes nothing else in its own frame, and, not being remembered, all later ones.
-        assert np.array_equal(a.mask_logits[kept], b.mask_logits[kept]) == (removed < 1)
+        # The two are programs of their own, alike to rounding.
+        assert (np.abs(a.mask_logits - b.mask_logits)[kept].max() < 1e-5) == (removed < 1)
         removed += pieces(a.mask_logits[0] > 0) > pieces(b.mask_logits[0] > 0)
     assert removed > 1
 

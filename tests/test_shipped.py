@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import tiny
 
 import mqc_jax
 from mqc_jax.data.synthetic import Renderer, plan_sequence
@@ -16,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_demo_runs_end_to_end_and_says_where_its_report_is(tmp_path):
     line = [sys.executable, "tools/demo.py", "--output", str(tmp_path / "demo")]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=600, env=tiny.users_environment())
     assert done.returncode == 0, done.stderr
     report = Path(done.stdout.strip().splitlines()[-1].removeprefix("report: "))
     assert report == tmp_path / "demo" / "result" / "report.html"
@@ -43,18 +44,23 @@ def test_the_demo_runs_end_to_end_and_says_where_its_report_is(tmp_path):
     assert np.mean(overlaps[-8:]) > 0.5, overlaps
 
 
+def labels_meant(sentences: list[str]) -> list[int]:
+    """Which object of sequence 25 each sentence means, once motion has told."""
+    plan = plan_sequence(20260112, 25, "test", rivals="moving")
+    tracker = mqc_jax.Tracker(mqc_jax.load().replace(calibration="tmcc"), texts=sentences)
+    renderer, outs = Renderer(plan), []
+    for t in range(tracker.model.config.tmcc.n_max + 1):  # after these it is chosen
+        outs += tracker.push(renderer.frame(t)[0])
+    labels = renderer.frame(outs[-1].frame_index)[1]
+    return [int(np.bincount(labels[mask & (labels > 0)]).argmax()) for mask in outs[-1].masks]
+
+
 def test_what_a_sentence_says_of_motion_tells_which_freighter_is_meant():
     """Two freighters lie at the bottom of a test sequence, and one sets out."""
     plan = plan_sequence(20260112, 25, "test", rivals="moving")
     said = "the freighter at the bottom"
     assert said in {phrase.text for phrase in plan.phrases}
-    model = mqc_jax.load().replace(calibration="tmcc")
-    tracker = mqc_jax.Tracker(model, texts=[said, "the moving freighter at the bottom", f"{said} that is not moving"])
-    renderer, outs = Renderer(plan), []
-    for t in range(model.config.tmcc.n_max + 1):  # after these it is chosen
-        outs += tracker.push(renderer.frame(t)[0])
-    labels = renderer.frame(outs[-1].frame_index)[1]
-    meant = [np.bincount(labels[mask & (labels > 0)]).argmax() for mask in outs[-1].masks]
+    meant = tiny.alone(labels_meant, [said, "the moving freighter at the bottom", f"{said} that is not moving"])
     static = {actor.object_id: actor.is_static for actor in plan.actors}
     assert {plan.categories[i] for i in meant} == {"freighter"}
     assert [static[i] for i in meant] == [False, False, True]

@@ -1,6 +1,7 @@
 """Training as a user meets it: it can be killed at any moment, it refuses what it cannot continue, and it learns."""
 
 import dataclasses
+import functools
 import json
 import random
 import signal
@@ -67,10 +68,14 @@ def test_each_logged_step_has_its_loss_terms_rate_and_speed(uninterrupted):
     assert list((uninterrupted / "tensorboard").glob("events*"))
 
 
+@functools.cache
+def shapes():
+    return functional.shapes(functional.build(tiny.MODEL))
+
+
 def stored(workdir: Path, name: str):
     """Parameters of a run's last step, as they are stored under a name."""
-    shapes = functional.shapes(functional.build(tiny.MODEL))
-    return checkpoint.read_params(workdir / checkpoint.STEPS / str(STEPS) / name, shapes)
+    return checkpoint.read_params(workdir / checkpoint.STEPS / str(STEPS) / name, shapes())
 
 
 def test_a_runs_folder_loads_as_the_running_mean_in_its_newest_checkpoint(uninterrupted):
@@ -178,7 +183,7 @@ def test_a_folder_of_something_else_is_left_alone(tiny_dataset, tiny_checkpoint,
         RunFolder(tiny_checkpoint, run_config(tiny_dataset), Tokenizer.default())
 
 
-@pytest.mark.parametrize("allowed", [0, 2])
+@pytest.mark.parametrize("allowed", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_clips(allowed, uninterrupted, tiny_dataset, tmp_path):
     """At once, or when more updates than allowed would have been left out."""
     poisoned = jax.tree.map(lambda x: np.full(x.shape, np.nan, np.float32), checkpoint.load(uninterrupted).params)

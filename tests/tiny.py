@@ -1,8 +1,12 @@
 """The model at a size that compiles in seconds, and the folders that its commands need."""
 
+import concurrent.futures
 import dataclasses
+import multiprocessing
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -102,6 +106,22 @@ def frames(count: int, size: tuple[int, int] = (64, 64), seed: int = 0) -> list[
     """Pictures of noise, uint8 RGB."""
     rng = np.random.default_rng(seed)
     return list(rng.integers(0, 256, (count, *size, 3), dtype=np.uint8))
+
+
+def users_environment() -> dict[str, str]:
+    """The environment without what `make test` compiles with."""
+    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+
+
+def alone(function: Callable, *arguments: object) -> object:
+    """What a module's function gives in a process of its own, which compiles as a user's does."""
+    flags = os.environ.pop("XLA_FLAGS", None)
+    try:
+        with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            return process.submit(function, *arguments).result()
+    finally:
+        if flags is not None:
+            os.environ["XLA_FLAGS"] = flags
 
 
 def command(module: str, *arguments: object, timeout: float = 120) -> subprocess.CompletedProcess:
