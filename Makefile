@@ -53,8 +53,8 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Most of the fast tests' time is compiling; so little of XLA's optimising halves it. The tests of what ships, and
-# `make test-all` and `make parity`, compile as users do.
+# Much of the fast tests' time is compiling; with so little of XLA's optimising a cold run takes two thirds of it. The
+# tests of what ships, and `make test-all` and `make parity`, compile as users do.
 test: export XLA_FLAGS := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false \
 	--xla_llvm_disable_expensive_passes=true
 test: lint browser

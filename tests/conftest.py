@@ -14,7 +14,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1]
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
-_PROGRAMS = 30_000
+_PROGRAMS = 15_000
 """Pieces of mapped memory from which a worker forgets its compiled programs."""
 
 
