@@ -62,6 +62,8 @@ class TargetHistory:
       found_late: whether the first frame was without it, and a later one was not.
       stood_frames, first_stood: in how many frames, and first in which, its mask was of something that had stood there
         when it was elsewhere (`standing`).
+      changes: frames from which on another object was followed (`rivals`); each of those that a sentence may mean sets
+        off once at most, so that they are few.
     """
 
     text: str
@@ -77,11 +79,22 @@ class TargetHistory:
     found_late: bool = False
     stood_frames: int = 0
     first_stood: int | None = None
+    changes: list[int] = dataclasses.field(default_factory=list)
     _is_lost: bool = False
 
-    def add(self, presence: float, area_px: int, frame_px: int, number: int | None = None, stood: bool = False) -> None:
+    def add(
+        self,
+        presence: float,
+        area_px: int,
+        frame_px: int,
+        number: int | None = None,
+        stood: bool = False,
+        rechosen: bool = False,
+    ) -> None:
         """Appends the next frame, whose number is how many there were where none is given."""
         number = self.frames if number is None else number
+        if rechosen:
+            self.changes.append(number)
         if stood:
             self.stood_frames += 1
             self.first_stood = number if self.first_stood is None else self.first_stood
@@ -106,7 +119,7 @@ class TargetHistory:
         self.frames += 1
 
     def sentences(self) -> list[str]:
-        """What a user should know, in at most one sentence: not found, found late, lost and found again."""
+        """What a user should know, in at most one sentence: not found, found late, lost and found again, changed."""
         name = f"“{self.text}”"
         if self.first_visible is None:
             return [f"{name}: no target found in any frame."]
@@ -124,6 +137,11 @@ class TargetHistory:
                 f"in {frames}, first in {self.first_stood}, the mask is of something that had stood there before, "
                 "which was not followed"
             )
+        if self.changes:
+            told.append(
+                f"from frame {' and again from '.join(map(str, self.changes))} on, another object is followed, which "
+                "fits the sentence as well and set off then"
+            )
         return [f"{name}: {'; '.join(told)}."] if told else []
 
     def summary(self) -> dict:
@@ -138,6 +156,7 @@ class TargetHistory:
             "gaps": [list(gap) for gap in self.gaps],
             "num_gaps": self.num_gaps,
             "stood_frames": self.stood_frames,
+            "changes": self.changes,
             "mean_area": float(sum(bucket[1] for bucket in self.area.buckets) / max(self.frames, 1)),
             "max_area": float(area[:, 3].max()) if len(area) else 0.0,
         }

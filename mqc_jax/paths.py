@@ -44,10 +44,12 @@ class Path(NamedTuple):
       moves: the shortest of the windows, in displacements, in which it was seen to move; 0: it was not.
       corners: float [n, 2], x and y of its box's first corner in every frame in which it was looked for, frame 0 first:
         along its own path if it moves, else where the ground took it.
+      along: its correlation along its path with how it looked in frame 0, in each later frame; empty where it stands.
     """
 
     moves: int
     corners: np.ndarray
+    along: Sequence[float] = ()
 
 
 def follow(
@@ -109,7 +111,7 @@ def _path(frames: Sequence[np.ndarray], to_frame: list[np.ndarray], box: Box, wi
         if common > _COMMON:
             continue
         if still > _STILL or np.mean(along[:seen]) - _chance(frames, in_place, looks, way) > _SURE:
-            return Path(seen, corner + in_place[: len(moved)] - in_place[0] + moved)
+            return Path(seen, corner + in_place[: len(moved)] - in_place[0] + moved, along)
     return standing
 
 

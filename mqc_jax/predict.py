@@ -209,11 +209,13 @@ class _Session:
             raise RuntimeError(
                 f"masks of frame {index} are {masks.shape}, due are {len(self.texts)} of {frame.shape[:2]}"
             )
-        stood = out.memory.get("stood", np.zeros(len(masks), bool))
+        never = np.zeros(len(masks), bool)
+        stood, rechosen = (out.memory.get(name, never) for name in ("stood", "rechosen"))
         for target, mask in enumerate(masks):
             write_mask(self.folder / "masks" / f"{target:02d}" / f"{index:05d}.png", mask)
             area = int(np.count_nonzero(mask))
-            self.targets[target].add(float(out.presence[target]), area, mask.size, index, bool(stood[target]))
+            told = bool(stood[target]), bool(rechosen[target])
+            self.targets[target].add(float(out.presence[target]), area, mask.size, index, *told)
             self._rows.writerow([index, target, f"{float(out.presence[target]):.4f}", area, *_place(mask, area)])
         self._write_geo(index, masks, out.presence)
         if decides(out.memory):

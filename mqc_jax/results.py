@@ -26,7 +26,8 @@ class FrameResult:
         With calibration "tmcc", in a frame that targets start in, also `window` int32 [N], the displacements that were
         needed (eq. 7; 0 for targets that started before), and `is_static` bool [N]: motion could not verify the first
         mask. Where motion chose among the objects of a large frame that a sentence may mean (`tmcc.motion_odds`), also
-        `candidates` int32 [N], how many there were, and `moves` bool [N]: the chosen one was seen to move.
+        `candidates` int32 [N], how many there were, and `moves` bool [N]: the chosen one was seen to move. In a later
+        frame `rechosen` bool [N]: from this frame on another of them is followed, which was seen to set off.
       evidence: in a frame that targets start in, the maps in [0, 1] that led to their first masks: from a sentence
         `coarse` float32 [N, S/4, S/4]; with calibration "tmcc" `first`, `displacement` (eq. 8, its largest value being
         1), `moving`, `expanded`, `refined`, `motion` and `calibrated`, [N, S, S]. Zero in rows that have no such map.

@@ -15,6 +15,7 @@ import numpy as np
 
 from mqc_jax import archive, groups, moving, tile_search, tiled_state
 from mqc_jax.checkpoint import Model
+from mqc_jax.choice import Choice
 from mqc_jax.config import SMALLEST_TILE
 from mqc_jax.errors import UserError
 from mqc_jax.ground import Ground, Shot
@@ -23,7 +24,7 @@ from mqc_jax.results import FrameResult, assemble, rows
 from mqc_jax.tiled_state import ChoiceState, TiledState
 from mqc_jax.tiling import Window
 from mqc_jax.tracker import Tracker
-from mqc_jax.views import Choice, Seen, View
+from mqc_jax.views import Seen, View
 
 WHOLE_FRAMES = -1
 """As `--tile`: the whole frame is shrunk to the model's size, whatever the model was trained to see."""
@@ -135,7 +136,7 @@ class TiledTracker(Tracker):
         self._views |= begun
         self._targets |= {target.id: dataclasses.replace(target, start=self._pushed) for target in waiting}
         self._pushed += 1
-        if any(view.waits for view in self._views.values()):
+        if any(view.keeps for view in self._views.values()):
             frame = frame.copy()  # it is kept
         shot = Shot(frame, self._ground.push(frame))
         for i, view in self._views.items():

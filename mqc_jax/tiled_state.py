@@ -19,24 +19,26 @@ from mqc_jax.ground import LOOK, Ground, Marks, Shot
 from mqc_jax.groups import Target
 from mqc_jax.pace import Pattern
 from mqc_jax.results import FrameResult
+from mqc_jax.rivals import Rival, Rivals
 from mqc_jax.standing import Standing, Surroundings
 from mqc_jax.stream_state import check, damaged, model_facts, packed, unpacked
 from mqc_jax.tile_search import Found
 from mqc_jax.tiling import Window
 from mqc_jax.tracker import Tracker
 
-KEY, FORMAT = "mqc_jax_tiles", 9
+KEY, FORMAT = "mqc_jax_tiles", 10
 _ARRAYS = ("masks", "mask_logits", "presence", "iou", "targets", "started")
 _TABLES = ("memory", "evidence")
+_NO_MAP = np.zeros((1, 1), np.float32)  # only a first frame's result shows where it was searched
 _MARKS = ("pose", "first", "now", "alive", "looks")
 
 
 class ViewState(NamedTuple):
     """One target between two frames: see `views.View`.
 
-    `frames` are those held back until the first mask is settled.
-    `searched` is None once frame 0's result was given, `pattern` where the target cannot be looked for by its pixels,
-    and `number` the last result's frame, in the tracker's count.
+    `frames` are those held back until the first mask is settled, `rivals` what else may be meant, with the latest
+    frames, or None. `searched` is None once frame 0's result was given, `pattern` where the target cannot be looked for
+    by its pixels, and `number` the last result's frame, in the tracker's count.
     """
 
     tracker: Tracker
@@ -48,6 +50,7 @@ class ViewState(NamedTuple):
     searched: np.ndarray | None
     pattern: Pattern | None
     number: int
+    rivals: Rivals | None
 
 
 class ChoiceState(NamedTuple):
@@ -87,13 +90,14 @@ def write(path: str | Path, model: Model, state: TiledState) -> None:
         arrays |= {f"marks{k}.{name}": getattr(marks, name) for name in _MARKS}
     facts = []
     for i, view in state.views.items():
-        start = state.pushed - len(view.frames)
+        rivals = None if isinstance(view, ChoiceState) else view.rivals
+        held = view.frames if rivals is None else rivals.shots
+        start = state.pushed - len(held)
         # Targets that start together hold the same frames.
-        arrays |= {f"held{start}.{k}": shot.pixels for k, shot in enumerate(view.frames)}
-        arrays |= {f"pose{start}.{k}": shot.pose for k, shot in enumerate(view.frames)}
+        arrays |= {f"held{start}.{k}": shot.pixels for k, shot in enumerate(held)}
+        arrays |= {f"pose{start}.{k}": shot.pose for k, shot in enumerate(held)}
         if isinstance(view, ChoiceState):
-            found = [{"window": f.window, "text": f.text, "box": f.box, "chance": f.chance} for f in view.found]
-            facts.append({"target": i, "found": found, "start": start})
+            facts.append({"target": i, "found": [_described(f) for f in view.found], "start": start})
             arrays[f"searched{i}"] = view.found[0].map
             continue
         waiting = [{"frame": result.frame_index, "window": window} for result, window in view.results]
@@ -104,6 +108,14 @@ def write(path: str | Path, model: Model, state: TiledState) -> None:
         arrays |= {f"around{i}.{k}.pose": s.pose for k, s in enumerate(view.standing.kept)}
         fact = {"target": i, "window": view.window, "course": course, "start": start, "waiting": waiting}
         fact |= {"pattern": known, "number": view.number, "around": around, "longest": view.standing.length}
+        if rivals is not None:
+            fact["rivals"] = {"followed": rivals.followed, "odds": rivals.odds, "number": rivals.number}
+            fact["rivals"]["known"] = [
+                {"found": _described(r.found), "area": r.area, "number": r.number, "moves": r.moves}
+                for r in rivals.known
+            ]
+            arrays |= {f"rival{i}.{k}": r.look for k, r in enumerate(rivals.known)}
+            arrays |= {f"rival{i}.{k}.pose": r.pose for k, r in enumerate(rivals.known)}
         facts.append(fact)
         arrays[f"tracker{i}"] = np.frombuffer(_saved(view.tracker), np.uint8)
         if view.pattern is not None:
@@ -188,12 +200,17 @@ def _held(fact: dict, arrays: dict[str, np.ndarray], pushed: int, shape: tuple[i
     return shots
 
 
+def _described(found: Found) -> dict:
+    return {"window": found.window, "text": found.text, "box": found.box, "chance": found.chance}
+
+
+def _found(one: dict, searched: np.ndarray) -> Found:
+    return Found(Window(*one["window"]), one["text"], searched, one["box"] and tuple(one["box"]), one["chance"])
+
+
 def _choice(fact: dict, arrays: dict[str, np.ndarray], frames: list[Shot]) -> ChoiceState:
     searched = arrays[f"searched{fact['target']}"]
-    found = [
-        Found(Window(*one["window"]), one["text"], searched, one["box"] and tuple(one["box"]), one["chance"])
-        for one in fact["found"]
-    ]
+    found = [_found(one, searched) for one in fact["found"]]
     if not found:
         raise ValueError(f"there is nothing that target {fact['target']} may be")
     return ChoiceState(found, frames)
@@ -222,7 +239,32 @@ def _view(path: str | Path, model: Model, fact: dict, arrays: dict[str, np.ndarr
         for k, one in enumerate(fact["around"])
     ]
     standing = Standing(around, fact["longest"])
-    return ViewState(tracker, window, course, standing, frames, results, searched, known, fact["number"])
+    rivals = None
+    if "rivals" in fact:
+        rivals, frames = _rivals(fact, arrays, frames, model), []
+    return ViewState(tracker, window, course, standing, frames, results, searched, known, fact["number"], rivals)
+
+
+def _rivals(fact: dict, arrays: dict[str, np.ndarray], frames: list[Shot], model: Model) -> Rivals:
+    about, name = fact["rivals"], f"rival{fact['target']}"
+    known = [
+        Rival(
+            _found(one["found"], _NO_MAP),
+            tuple(one["area"]),
+            one["number"],
+            _pose(arrays[f"{name}.{k}.pose"]),
+            arrays[f"{name}.{k}"],
+            one["moves"],
+        )
+        for k, one in enumerate(about["known"])
+    ]
+    if not 0 <= about["followed"] < len(known):
+        raise ValueError(f"of {len(known)} objects none is number {about['followed']}")
+    for rival in known:
+        x0, y0, x1, y1 = rival.area
+        if rival.look.shape != (y1 - y0, x1 - x0) or rival.look.dtype != np.uint8:
+            raise ValueError("how an object looked does not fit its place")
+    return Rivals(known, about["followed"], about["odds"], model.config.tmcc, about["number"], frames)
 
 
 def _result(prefix: str, frame_index: int, arrays: dict[str, np.ndarray]) -> FrameResult:

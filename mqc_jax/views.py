@@ -1,24 +1,20 @@
-"""One target's part of a tiled stream: the window that moves with it, and before that the choice of what it is.
-
-A `View` follows one target in its window. A `Choice` holds the first frames back until motion tells which of the
-objects is meant that a sentence may mean, and becomes the view of that one.
-"""
+"""One target's part of a tiled stream: the window that moves with it."""
 
 import collections
 import dataclasses
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
-from mqc_jax import ground, pace, paths, tile_search
+from mqc_jax import pace, paths, tile_search
 from mqc_jax.checkpoint import Model
 from mqc_jax.course import Box, Course
 from mqc_jax.ground import Shot
 from mqc_jax.results import FrameResult
+from mqc_jax.rivals import Change, Rivals
 from mqc_jax.standing import Standing
 from mqc_jax.tile_search import Found
-from mqc_jax.tiled_state import ChoiceState, ViewState
+from mqc_jax.tiled_state import ViewState
 from mqc_jax.tiling import Window, around, follow, inside, main_part, side_of
 from mqc_jax.tracker import Tracker
 
@@ -49,6 +45,7 @@ class View:
       results: what the tracker gave and the other targets' trackers did not yet.
       frames: those held back until the first mask is settled.
       facts: what else `FrameResult.memory` is to hold of the target's first frame.
+      rivals: the other objects that its sentence may mean, as long as it may turn out that one of them is meant.
     """
 
     def __init__(
@@ -59,6 +56,7 @@ class View:
         self.frames: list[Shot] = []
         self.course, self.standing = Course(), Standing()
         self.facts: dict[str, Any] = {}
+        self.rivals: Rivals | None = None
         self._searched = searched
         self._pattern: pace.Pattern | None = None  # how the target looked at its last sight
         self._number = -1  # of the last result, in the tracker's frames; -1: none yet
@@ -77,6 +75,38 @@ class View:
         view.expect(found.box)
         if found.box is not None:
             view.standing.length = _longer_side(found.box)
+        return view
+
+    @classmethod
+    def chosen(
+        cls,
+        model: Model,
+        found: Found,
+        path: paths.Path,
+        shots: list[Shot],
+        size: tuple[int, int],
+        start: int,
+        candidates: int,
+    ) -> "View":
+        """The view of an object that motion chose, after the frames in which it did.
+
+        Args:
+          found: the object, in the first of the frames.
+          path: where it went in them.
+          shots: the frames.
+          candidates: among how many objects it was chosen.
+        """
+        # Eqs. 7 to 15 look at one place for all of a window. What leaves it meanwhile is followed at once.
+        stays = _stays(path, found.box or found.window.box, found.window)
+        view = cls.found(model, found, size, start, calibrated=stays)
+        view.facts = {"candidates": np.int32(candidates), "moves": path.moves > 0}
+        if not stays:
+            view.facts |= {"window": np.int32(path.moves), "is_static": path.moves == 0}
+        # What is seen to move in a longer window alone may be covered meanwhile: its path would be the cloud's.
+        if 0 < path.moves <= model.config.tmcc.n_start:
+            view.course.path = [(float(x), float(y)) for x, y in path.corners[: path.moves + 1]]
+        for shot in shots:
+            view.push(shot)
         return view
 
     @classmethod
@@ -106,12 +136,14 @@ class View:
             searched=self._searched,
             pattern=self._pattern,
             number=self._number,
+            rivals=self.rivals,
         )
 
     @classmethod
     def of(cls, state: ViewState, size: tuple[int, int], start: int) -> "View":
         """The view that had this state."""
         view = cls(state.tracker, state.window, size, start, state.searched)
+        view.rivals = state.rivals
         view.course, view.standing, view.frames = state.course, state.standing, list(state.frames)
         view._pattern, view._number = state.pattern, state.number
         view.results.extend(Seen(*one) for one in state.results)
@@ -121,6 +153,11 @@ class View:
     def waits(self) -> bool:
         """Whether the first mask is not settled yet, so that frames are held back."""
         return self._number < 0
+
+    @property
+    def keeps(self) -> bool:
+        """Whether frames are kept, so that they must not be written to any more."""
+        return self.waits or self.rivals is not None
 
     def expect(self, box: Box | None) -> None:
         """Tells the tracker where in the frame the target is to be expected, if that is known."""
@@ -132,10 +169,10 @@ class View:
             self.tracker.expect({target: (*middle, float(np.hypot(x1 - x0, y1 - y0)) / side)})
 
     def push(self, shot: Shot) -> "View":
-        """Takes the next frame, which must not be written to while the view waits; what goes on is this view."""
+        """Takes the next frame, which must not be written to if the view `keeps` it; gives what goes on from there."""
         if not self.waits:
             self._advance(shot)
-            return self
+            return self._reconsidered(shot)
         # A calibration looks at one place; what follows is seen in windows that move, as without one.
         self.frames.append(shot)
         if self.tracker._look(self._cut(shot.pixels)):
@@ -154,6 +191,24 @@ class View:
         self._keep(first, self.tracker._begin(), None)
         for shot in others:
             self._advance(shot)
+
+    def _reconsidered(self, shot: Shot) -> "View":
+        """The view that goes on after a frame: this one, or that of a rival that has set off."""
+        if self.rivals is None:
+            return self
+        rivals, last = self.rivals, self.course.last
+        change = rivals.push(shot, last[1:] if last is not None and last[0] == self._number else None)
+        view = self if change is None else self._left_for(change, len(rivals.known))
+        view.rivals = rivals if rivals.open else None
+        return view
+
+    def _left_for(self, change: Change, among: int) -> "View":
+        """The view of what is followed instead, from this frame on; frames before keep their results."""
+        view = View.chosen(self.tracker.model, *change, self.size, self.start, among).finish()
+        result, window = view.results[-1]
+        result = dataclasses.replace(result, memory={**result.memory, "rechosen": np.array([True])})
+        view.results = collections.deque([*list(self.results)[:-1], Seen(result, window)])
+        return view
 
     def _advance(self, shot: Shot) -> None:
         """Follows the target into the next frame."""
@@ -251,82 +306,6 @@ class View:
             placed["coarse"] = self._searched[None]
             self._searched = None
         return placed
-
-
-class Choice:
-    """A target in the frames in which it is not decided yet which of the objects that its sentence may mean it is.
-
-    Frames are held back as calibration holds them, and are then seen by the chosen object's view.
-
-    Args:
-      model: what the tracker inside the window uses; it calibrates.
-      found: the objects, the likeliest first.
-      odds: how many times likelier it is that what moves is meant than what does not (`moving.odds`).
-
-    Attributes:
-      start: number of the target's first frame.
-      frames: from that one on; fewer than `n_max` + 1 of them.
-      results: none.
-    """
-
-    def __init__(self, model: Model, found: list[Found], odds: float, size: tuple[int, int], start: int) -> None:
-        self.model, self.found, self.odds, self.size, self.start = model, found, odds, size, start
-        self.frames: list[Shot] = []
-        self.results: collections.deque[Seen] = collections.deque()
-
-    @property
-    def waits(self) -> bool:
-        """True: frames are held back."""
-        return True
-
-    @property
-    def window(self) -> Window:
-        """The likeliest object's."""
-        return self.found[0].window
-
-    def state(self) -> ChoiceState:
-        """Everything that `of` needs."""
-        return ChoiceState(self.found, self.frames)
-
-    @classmethod
-    def of(cls, model: Model, state: ChoiceState, odds: float, size: tuple[int, int], start: int) -> "Choice":
-        """The choice that had this state."""
-        choice = cls(model, state.found, odds, size, start)
-        choice.frames = list(state.frames)
-        return choice
-
-    def push(self, shot: Shot) -> "View | Choice":
-        """Takes the next frame, which must not be written to any more; gives what goes on from there."""
-        self.frames.append(shot)
-        return self._chosen() if len(self.frames) > self.model.config.tmcc.n_max else self
-
-    def finish(self) -> View:
-        """Chooses from the frames that there are."""
-        return self._chosen().finish()
-
-    def _chosen(self) -> View:
-        config = self.model.config.tmcc
-        grey = [cv2.cvtColor(shot.pixels, cv2.COLOR_RGB2GRAY) for shot in self.frames]
-        # With all of them seen it is known better than when each came.
-        poses = ground.poses(grey)
-        frames = [Shot(shot.pixels, pose @ self.frames[0].pose) for shot, pose in zip(self.frames, poses, strict=True)]
-        boxes = [found.box or found.window.box for found in self.found]
-        seen = paths.follow(grey, poses, boxes, config.windows(config.n_max))
-        chances = [f.chance * (self.odds if path.moves else 1.0) for f, path in zip(self.found, seen, strict=True)]
-        best = int(np.argmax(chances))
-        found, path = self.found[best], seen[best]
-        # Eqs. 7 to 15 look at one place for all of a window. What leaves it meanwhile is followed at once.
-        stays = _stays(path, boxes[best], found.window)
-        view = View.found(self.model, found, self.size, self.start, calibrated=stays)
-        view.facts = {"candidates": np.int32(len(seen)), "moves": path.moves > 0}
-        if not stays:
-            view.facts |= {"window": np.int32(path.moves), "is_static": path.moves == 0}
-        # What is seen to move in a longer window alone may be covered meanwhile: its path would be the cloud's.
-        if 0 < path.moves <= config.n_start:
-            view.course.path = [(float(x), float(y)) for x, y in path.corners[: path.moves + 1]]
-        for shot in frames:
-            view.push(shot)
-        return view
 
 
 def _longer_side(box: tuple[int, int, int, int]) -> int:

@@ -6,7 +6,7 @@ import pytest
 import tiny
 from streams import assert_same, run
 
-from mqc_jax import views
+from mqc_jax import choice, views
 from mqc_jax.errors import UserError
 from mqc_jax.tiled import TiledTracker
 
@@ -79,6 +79,38 @@ def test_what_a_sentence_says_of_motion_decides(tiny_model, monkeypatch, tmp_pat
     assert (view.course.last[1] > 200) == sails
 
 
+@pytest.mark.parametrize(
+    ("text", "other", "sails"), [("the boat", 99, True), ("the boat", 15, False), ("the moored boat", 99, False)]
+)
+def test_what_sets_off_later_is_followed_from_then_on(tiny_model, monkeypatch, text, other, sails):
+    """The smaller boat waits for longer than the longest window. If the larger one sets off as well, it stays that."""
+    bright_model.ground_on_brightness(monkeypatch)
+    monkeypatch.setattr(views, "Tracker", bright_model.Brightness)
+    model = tiny_model.replace(calibration="tmcc", tmcc=CHOOSES)
+    session, outs, truths = TiledTracker(model, texts=[text], tile=88), [], []
+    for t in range(40):
+        frame, at = two_boats(1)[0], max(t - 15, 0)
+        frame[200:218, 300:318] = frame[100:118, 300:318]
+        frame[300:330, 100:130] = frame[400:430, 100:130]
+        frame[200 + 2 * at : 218 + 2 * at, 300 + 3 * at : 318 + 3 * at] = 190
+        ahead = 4 * max(t - other, 0)
+        frame[300:330, 100 + ahead : 130 + ahead] = 255
+        truths.append(frame[..., 0] > 100)
+        outs += session.push(frame)
+    assert [out.frame_index for out in outs] == list(range(40))
+    changed = [t for t, out in enumerate(outs) if out.memory.get("rechosen", [False])[0]]
+    assert len(changed) == sails
+    if sails:
+        assert 16 <= changed[0] <= 20
+    for t, (out, truth) in enumerate(zip(outs, truths, strict=True)):
+        first = not sails or t < changed[0]
+        truth[:, :290] &= first
+        truth[:, 290:] &= not first
+        np.testing.assert_array_equal(out.masks[0], truth)
+    (view,) = session._views.values()
+    assert view.rivals is None or sails
+
+
 def test_a_chosen_targets_course_is_told_where_it_was_seen_to_go(tiny_model, monkeypatch):
     """A cloud comes over it from the left meanwhile, so that the middle of what is left to be seen goes otherwise."""
     bright_model.ground_on_brightness(monkeypatch)
@@ -106,7 +138,7 @@ def test_a_path_that_only_a_longer_window_shows_is_not_told(tiny_model, monkeypa
     monkeypatch.setattr(views, "Tracker", bright_model.Brightness)
     corners = np.full((7, 2), 300.0)
     found = [views.paths.Path(moves, corners)] * 2
-    monkeypatch.setattr(views.paths, "follow", lambda frames, poses, boxes, windows: found)
+    monkeypatch.setattr(choice.paths, "follow", lambda frames, poses, boxes, windows: found)
     session = TiledTracker(tiny_model.replace(calibration="tmcc", tmcc=CHOOSES), texts=["the boat"], tile=88)
     for frame in two_boats(7):
         session.push(frame)
@@ -152,6 +184,33 @@ def test_a_stream_continues_inside_its_choice(tiny_model, tmp_path, saved):
     assert again.windows == session.windows
     rest = go_on(again, saved)
     assert [out.frame_index for out in rest] == list(range(given, 10))
+    for a, b in zip(rest, whole[given:], strict=True):
+        assert_same(a, b)
+
+
+@pytest.mark.parametrize("saved", [9, 13, 18])
+def test_a_stream_continues_while_what_may_set_off_is_watched(tiny_model, monkeypatch, tmp_path, saved):
+    bright_model.ground_on_brightness(monkeypatch)
+    model = tiny_model.replace(calibration="tmcc", tmcc=CHOOSES)
+    video = [two_boats(1)[0] for _ in range(22)]
+    for t, frame in enumerate(video):
+        frame[200:218, 300:318] = frame[100:118, 300:318]
+        frame[200:218, 300 + 4 * max(t - 11, 0) : 318 + 4 * max(t - 11, 0)] = 190
+    session = TiledTracker(model, texts=["the boat"], tile=88)
+    whole = run(session, video)
+    changed = [t for t, out in enumerate(whole) if out.memory.get("rechosen", [False])[0]]
+    assert len(changed) == 1
+    assert 12 <= changed[0] <= 16
+    session = TiledTracker(model, texts=["the boat"], tile=88)
+    given = sum(len(session.push(frame)) for frame in video[:saved])
+    session.save(tmp_path / "stream")
+    again = TiledTracker.restore(session.model, tmp_path / "stream")
+    (before,), (after,) = session._views.values(), again._views.values()
+    # The larger one may set off yet.
+    assert before.rivals is not None
+    assert after.rivals is not None
+    rest = [out for frame in video[saved:] for out in again.push(frame)] + again.finish()
+    assert [out.frame_index for out in rest] == list(range(given, 22))
     for a, b in zip(rest, whole[given:], strict=True):
         assert_same(a, b)
 

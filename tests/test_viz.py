@@ -179,6 +179,17 @@ def test_gaps_are_told_in_words():
     assert history.sentences() == ["“the boat”: target lost at frame 120, found again at 131."]
 
 
+def test_that_another_object_is_followed_is_told_in_words():
+    history = TargetHistory("the boat")
+    for t in range(40):
+        history.add(0.9, 5, 100, 100 + t, rechosen=t in (24, 32))
+    assert history.sentences() == [
+        "“the boat”: from frame 124 and again from 132 on, another object is followed, which fits the sentence as well "
+        "and set off then."
+    ]
+    assert history.summary()["changes"] == [124, 132]
+
+
 def test_what_stood_there_before_is_told_in_words():
     history = TargetHistory("the boat")
     for t in range(40):
