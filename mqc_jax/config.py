@@ -174,6 +174,7 @@ class DamiConfig:
     reliability: float = 0.5  # tau_reg; scores lie in (0, 1), so 1 keeps the prototypes empty
     min_presence: float = 0.5  # presence above which a frame may be remembered; 0: absent targets too
     min_quality: float = 0.25  # least presence times predicted IoU of a frame that may be remembered; 0: any
+    min_extent: float = 0.5  # least share of its usual area that a remembered frame shows of the target; 0: any
     history: int = 64  # past frames that a percentile is taken over
     scorer_hidden: int = 32
 

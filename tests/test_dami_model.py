@@ -116,6 +116,7 @@ IMITATION = DamiConfig(
     confidence="none",
     min_presence=0.0,
     min_quality=0.0,
+    min_extent=0.0,
     reliability=1.0,
 )
 
@@ -147,6 +148,17 @@ def test_a_checkpoint_of_sam2s_memory_serves_without_training_but_not_the_other_
 # ---- the gates ------------------------------------------------------------------------------------------------------
 
 
+def extents(shown: np.ndarray, good: np.ndarray, config: DamiConfig) -> np.ndarray:
+    """Each frame's area over the usual one, of one target, in plain words."""
+    usual, found = 0.0, [1.0]
+    for area, counts in zip(shown[1:], good[1:], strict=True):
+        usual_here = usual or area
+        found.append(area / max(usual_here, 1e-9))
+        if counts:
+            usual = min(max(area, 0.98 * usual_here), 1.1 * usual_here)
+    return np.array(found)
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
     ("ambiguity", "confidence"), [("paper", "certainty"), ("elsewhere", "none"), ("dam4sam", "probability")]
@@ -159,6 +171,7 @@ def test_five_hundred_frames_of_any_kind_leave_a_sound_memory(seed, ambiguity, c
         gain_percentile=float(rng.choice([0, 50, 90])),
         ambiguity_percentile=float(rng.choice([10, 100])),
         reliability=float(rng.choice([0.0, 0.5])),
+        min_extent=float(rng.choice([0.0, 0.6, 0.9])),
     )
     steps, n, grid, size = 500, 2, 2, 8
     # Empty, full, faint and enormous; present and absent in bursts.
@@ -197,8 +210,12 @@ def test_five_hundred_frames_of_any_kind_leave_a_sound_memory(seed, ambiguity, c
         assert np.isfinite(getattr(decision, name)).all(), name
     # Only what is there and well seen is remembered.
     good = present & (seen.ious.max(-1) / (1 + np.exp(-seen.presence_logits)) >= config.min_quality)
-    np.testing.assert_array_equal(decision.visible, good[1:])
     assert (present & ~good).any()
+    shown = (seen.mask_logits > 0).mean((2, 3))
+    extent = np.stack([extents(shown[:, k], good[:, k], config) for k in range(n)], 1)
+    np.testing.assert_allclose(decision.extent, extent[1:], rtol=1e-5)
+    good &= extent >= config.min_extent
+    np.testing.assert_array_equal(decision.visible, good[1:])
     # The anchor is what it was; nothing unseen is remembered; what is written is where the record says, and new.
     np.testing.assert_array_equal(end.feature.value[:, 0], start.feature.value[:, 0])
     assert valid[:, :, 0].all()
@@ -219,6 +236,43 @@ def test_five_hundred_frames_of_any_kind_leave_a_sound_memory(seed, ambiguity, c
     )
 
 
+def remembered(shares: list[float], **switches: float) -> np.ndarray:
+    """Which of the later frames of a target may be remembered, that shows such shares of a square of 20 x 20 pixels."""
+    config, rows = DamiConfig(**switches), [round(20 * share) for share in shares]
+    logits = np.full((len(rows), 1, 64, 64), -10.0, np.float32)
+    for t, high in enumerate(rows):
+        logits[t, 0, 10 : 10 + high, 10:30] = 10.0
+    entry = np.zeros((len(rows), 1, 4, 4, 2), np.float32)
+    ones = np.ones((len(rows), 1), np.float32)
+    seen = dami_bank.Seen(
+        entry, entry[..., 0, 0, :], logits, logits[:, :, None].repeat(3, 2), ones.repeat(3, 1)[:, None], 9 * ones
+    )
+    bank, kept = dami_bank.begin(config, seen.entry[0], seen.pointer[0], seen.mask_logits[0]), []
+    for t in range(1, len(rows)):
+        one = jax.tree.map(lambda x, t=t: x[t], seen)
+        bank, decision = dami_bank.register(config, bank, one, lambda _, confidence, __: confidence, jnp.zeros((1, 3)))
+        kept.append(bool(decision.visible[0]))
+    return np.array(kept)
+
+
+def test_what_a_cloud_leaves_of_a_target_is_not_remembered():
+    covered = [1.0] * 20 + [0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0, 0.0, 0.2, 0.4, 0.55, 0.8] + [1.0] * 5
+    kept = remembered(covered)
+    np.testing.assert_array_equal(kept, np.array(covered[1:]) >= 0.5)
+    assert remembered(covered, min_extent=0.0).all()
+    # From the first frame on, as far as that can be told: its usual area is what it was seen to have.
+    early = remembered([1.0 - 0.05 * t for t in range(20)])
+    assert early[:8].all()
+    assert not early[15:].any()
+    # The first mask is somebody else's, and says nothing of how the model sees the target. What grows is remembered;
+    # so is, in the end, what has become small for good.
+    assert remembered([1.0] + [0.3] * 10).all()
+    assert remembered([1.0, 0.3, 0.3] + [1.0] * 10).all()
+    late = remembered([1.0] * 10 + [0.3] * 60)
+    assert not late[9:20].any()
+    assert late[40:].all()
+
+
 def test_an_absent_target_is_not_remembered(model):
     params = jax.tree.map(lambda x: x, model.params)
     params["sam_mask_decoder"]["pred_obj_score_head"]["layers.2"]["bias"] -= 1e3
@@ -235,7 +289,12 @@ def test_an_absent_target_is_not_remembered(model):
 def learning(tiny_checkpoint):
     """Parameters begun from a checkpoint of SAM2's memory, what was said of them, and a batch's loss and gradient."""
     open_gates = DamiConfig(
-        gain_percentile=0.0, ambiguity_percentile=100.0, reliability=0.0, min_presence=0.0, min_quality=0.0
+        gain_percentile=0.0,
+        ambiguity_percentile=100.0,
+        reliability=0.0,
+        min_presence=0.0,
+        min_quality=0.0,
+        min_extent=0.0,
     )
     net = functional.build(dataclasses.replace(CONFIG, dami=open_gates))
     params, note = checkpoint.init_from(tiny_checkpoint, functional.init(net))

@@ -15,6 +15,10 @@ from mqc_jax.models import memory_bank, registration
 from mqc_jax.models.memory_bank import MemoryBank, Slots
 from mqc_jax.models.registration import Decision, Past
 
+_SHRINKS, _GROWS = 0.02, 0.1
+"""Shares of its usual area that a target may lose or gain from one frame to the next. Where it is faster, something
+hides a part of it or is taken for one, and its usual area follows no faster than that."""
+
 
 @struct.dataclass
 class DecoupledBank(MemoryBank):
@@ -24,6 +28,7 @@ class DecoupledBank(MemoryBank):
       score: float32 [N, K], eq. 23's when a prototype was written.
       novelty, divergence: what thresholds are percentiles of.
       areas: shares of the frame that the target covered while it was visible.
+      usual_area: float32 [N], share of the frame that it covers where nothing hides it; 0: not known yet.
       last_area: float32 [N], of the frame before this one.
     """
 
@@ -31,6 +36,7 @@ class DecoupledBank(MemoryBank):
     novelty: Past
     divergence: Past
     areas: Past
+    usual_area: jax.Array
     last_area: jax.Array
 
 
@@ -66,6 +72,7 @@ def begin(config: DamiConfig, entry: jax.Array, pointer: jax.Array, mask_logits:
         novelty=Past.empty(n, config.history),
         divergence=Past.empty(n, config.history),
         areas=Past.empty(n, config.history),
+        usual_area=jnp.zeros(n, jnp.float32),
         last_area=registration.area(mask_logits),
     )
 
@@ -90,7 +97,12 @@ def register(
     presence = jax.nn.sigmoid(seen.presence_logits.astype(jnp.float32))
     maps = jax.lax.stop_gradient(seen)
     best = maps.ious.max(1).astype(jnp.float32)
-    visible = (presence > config.min_presence) & (best * presence >= config.min_quality)
+    good = (presence > config.min_presence) & (best * presence >= config.min_quality)
+
+    # What a cloud or a bridge leaves of a target gets a good mask, and is news in every frame.
+    now = registration.area(maps.mask_logits)
+    usual = jnp.where(bank.usual_area > 0, bank.usual_area, now)
+    visible = good & (now >= config.min_extent * usual)
 
     # Short-term: an entry is compared as it would be stored, so that what eq. 21 fades out is no news.
     chosen = jnp.take_along_axis(maps.hypotheses, maps.ious.argmax(1)[:, None, None, None], axis=1)[:, 0]
@@ -106,7 +118,6 @@ def register(
     write_short = novel & visible
 
     # Discriminative: how close an alternative comes, and whether this mask is good enough to learn from.
-    now = registration.area(maps.mask_logits)
     score = scorer(
         registration.pooled(maps.entry, maps.mask_logits),
         best * presence,
@@ -115,12 +126,12 @@ def register(
     divergence = registration.ambiguity(maps.hypotheses, maps.ious, config.ambiguity, config.elsewhere_radius)
     if config.ambiguity == "dam4sam":
         tau_amb = jnp.full_like(divergence, registration.DAM4SAM_BOX_IOU)
-        usual = registration.percentile(bank.areas, 50.0)
+        recent = registration.percentile(bank.areas, 50.0)
         since = jnp.where(valid[:, pool], age[:, pool], registration.DAM4SAM_FRAMES).min(1)
         tau_reg = jnp.full_like(score, -jnp.inf)
         reliable = (
             (best > registration.DAM4SAM_IOU)
-            & (jnp.abs(now - usual) <= registration.DAM4SAM_AREA * usual)
+            & (jnp.abs(now - recent) <= registration.DAM4SAM_AREA * recent)
             & (since >= registration.DAM4SAM_FRAMES)
         )
     else:
@@ -143,6 +154,7 @@ def register(
         divergence_threshold=tau_amb,
         score=score,
         score_threshold=tau_reg,
+        extent=now / jnp.maximum(usual, 1e-9),
         visible=visible,
         novel=novel,
         ambiguous=ambiguous,
@@ -162,5 +174,6 @@ def register(
         novelty=registration.note(bank.novelty, novelty, visible),
         divergence=registration.note(bank.divergence, divergence, visible),
         areas=registration.note(bank.areas, now, visible),
+        usual_area=jnp.where(good, jnp.clip(now, usual * (1 - _SHRINKS), usual * (1 + _GROWS)), bank.usual_area),
         last_area=now,
     ), decision

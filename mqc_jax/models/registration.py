@@ -283,7 +283,8 @@ class Decision:
       novelty: float32, eq. 20; `novelty_threshold`: tau_gain, -inf where there is no past to judge by.
       divergence: float32, eq. 22 (or a box IoU, see `ambiguity`); `divergence_threshold`: tau_amb(t), -inf likewise.
       score: float32 in (0, 1), eq. 23; `score_threshold`: tau_reg, -inf where other signs than the score decide.
-      visible: bool, the target was judged present, and its mask good, enough to be remembered at all.
+      extent: float32, the mask's area over that which the target usually has; 1 where that is not known.
+      visible: bool, the target was judged present, its mask good, and enough of it shown, to be remembered at all.
       novel, ambiguous, reliable: bool, the gates of eqs. 20, 22 and 24.
       confidence: float32 in [0, 1], the mean of eq. 21's map.
       short_slot, prototype_slot: int32, the slot written in each memory (of all slots, the anchor's is 0); -1: none.
@@ -298,6 +299,7 @@ class Decision:
     divergence_threshold: jax.Array
     score: jax.Array
     score_threshold: jax.Array
+    extent: jax.Array
     visible: jax.Array
     novel: jax.Array
     ambiguous: jax.Array
@@ -321,6 +323,7 @@ class Decision:
             divergence_threshold=never,
             score=number,
             score_threshold=never,
+            extent=jnp.ones(targets, jnp.float32),
             visible=no,
             novel=no,
             ambiguous=no,
