@@ -14,6 +14,7 @@ import cv2
 import jax
 import numpy as np
 from absl import flags
+from boxes import SAME, iou
 
 import mqc_jax
 from mqc_jax import ground, paths, tile_search
@@ -26,7 +27,6 @@ _SPLIT = flags.DEFINE_string("split", "test", "Its split.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Run or checkpoint; left out: the one that ships.")
 
 ODDS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 64)
-_SAME = 0.3  # IoU of a listed box with the target's
 
 
 class Listed(NamedTuple):
@@ -37,12 +37,6 @@ class Listed(NamedTuple):
     target: int
 
 
-def iou(one: paths.Box, other: paths.Box) -> float:
-    across, down = (max(min(one[k + 2], other[k + 2]) - max(one[k], other[k]), 0) for k in (0, 1))
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
-    return across * down / (areas - across * down)
-
-
 def listed(model: mqc_jax.Model, grey: list[np.ndarray], frame: np.ndarray, text: str, target: paths.Box) -> Listed:
     tile, config = model.config.tile, model.config.tmcc
     found = tile_search.candidates(model, frame, text, tile, ratio=max(ODDS))
@@ -51,7 +45,7 @@ def listed(model: mqc_jax.Model, grey: list[np.ndarray], frame: np.ndarray, text
     same = [iou(box, target) for box in boxes]
     best = int(np.argmax(same))
     moves = np.array([path.moves > 0 for path in seen])
-    return Listed(np.array([one.chance for one in found]), moves, best if same[best] >= _SAME else -1)
+    return Listed(np.array([one.chance for one in found]), moves, best if same[best] >= SAME else -1)
 
 
 def sentences(model: mqc_jax.Model, folder: str) -> list[Listed]:

@@ -18,6 +18,7 @@ import cv2
 import jax
 import numpy as np
 from absl import flags
+from boxes import SAME, iou
 
 import mqc_jax
 from mqc_jax import ground, moving, paths, tile_search
@@ -30,14 +31,6 @@ from mqc_jax.tiling import main_part
 _DATA_DIR = flags.DEFINE_multi_string("data_dir", None, "A dataset's folder, in Ref-YouTube-VOS layout.")
 _SPLIT = flags.DEFINE_string("split", "test", "Its split.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Run or checkpoint; left out: the one that ships.")
-
-_SAME = 0.3  # IoU of a listed box with the target's
-
-
-def iou(one: paths.Box, other: paths.Box) -> float:
-    across, down = (max(min(one[k + 2], other[k + 2]) - max(one[k], other[k]), 0) for k in (0, 1))
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
-    return across * down / (areas - across * down)
 
 
 def watched(model: mqc_jax.Model, source: VideoSource, index: int, expression) -> tuple[bool, bool, str, float]:
@@ -52,7 +45,7 @@ def watched(model: mqc_jax.Model, source: VideoSource, index: int, expression) -
         shots.append(Shot(frame, stream.push(frame)))
     found = tile_search.candidates(model, shots[0].pixels, expression.text, model.config.tile, max(odds, 1 / odds))
     boxes = [one.box or one.window.box for one in found]
-    meant = [iou(box, target) >= _SAME for box in boxes]
+    meant = [iou(box, target) >= SAME for box in boxes]
     grey = [cv2.cvtColor(shot.pixels, cv2.COLOR_RGB2GRAY) for shot in shots]
     poses = ground.poses(grey)
     seen = paths.follow(grey, poses, boxes, config.windows(config.n_max))
