@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import tiny
 
 import mqc_jax
@@ -64,6 +65,23 @@ def test_what_a_sentence_says_of_motion_tells_which_freighter_is_meant():
     static = {actor.object_id: actor.is_static for actor in plan.actors}
     assert {plan.categories[i] for i in meant} == {"freighter"}
     assert [static[i] for i in meant] == [False, False, True]
+
+
+@pytest.mark.slow
+def test_what_sets_off_after_the_choice_is_followed_from_then_on():
+    """Five boats fit the sentence, and none moves in the first 17 frames."""
+    plan = plan_sequence(905, 3, "test", frames=60, rivals="moving")
+    renderer = Renderer(plan)
+    (phrase,) = plan.phrases
+    tracker, outs = mqc_jax.Tracker(mqc_jax.load().replace(calibration="tmcc"), texts=[phrase.text]), []
+    frames = [renderer.frame(t) for t in range(36)]
+    for picture, _ in frames:
+        outs += tracker.push(picture)
+    changed = [t for t, out in enumerate(outs) if out.memory.get("rechosen", [False])[0]]
+    assert changed == [28]
+    for out, (_, labels) in zip(outs, frames, strict=True):
+        overlap = (out.masks[0] & (labels == phrase.object_id)).sum() / out.masks[0].sum()
+        assert overlap > 0.7 if out.frame_index >= 28 else overlap == 0
 
 
 def test_the_shipped_checkpoint_is_small_and_complete():
