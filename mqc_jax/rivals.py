@@ -152,9 +152,9 @@ class Rivals:
 
     @property
     def open(self) -> bool:
-        """Whether there is an object that would be followed if it moved."""
-        least = self._weight(self.followed)
-        return any(not r.moves and r.found.chance * self.odds > least for r in self.known)
+        """Whether there is another object that would be followed if it moved."""
+        least, others = self._weight(self.followed), [r for k, r in enumerate(self.known) if k != self.followed]
+        return any(not other.moves and other.found.chance * self.odds > least for other in others)
 
     def push(self, shot: Shot, middle: tuple[float, float] | None) -> Change | None:
         """Takes the next frame.

@@ -148,6 +148,13 @@ def test_what_moved_from_the_beginning_is_not_watched():
     assert not started(video, followed=1, moves=(4, 4, 4)).open
 
 
+def test_where_a_sentence_means_one_thing_nothing_is_watched():
+    video = shots({}, 17)
+    rivals = started(video)
+    rivals.known = rivals.known[:1]
+    assert not rivals.open
+
+
 def test_what_is_followed_already_is_not_changed_to():
     count = 40
     video = shots({1: going(20, (2, 0), count)}, count)
