@@ -11,7 +11,7 @@ import tiny
 from mqc_jax.models import functional
 from mqc_jax.train import losses
 from mqc_jax.train.loop import batch_shapes
-from mqc_jax.train.step import _accumulated, _gradient, clip_loss, forward
+from mqc_jax.train.step import _accumulated, _gradient, forward
 
 CLIPS, TARGETS = 4, 2
 
@@ -59,25 +59,28 @@ def test_parts_of_a_batch_give_its_gradient(net_and_params):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * largest)
 
 
-def test_without_targets_the_class_map_teaches_the_encoder_alone(net_and_params):
+@pytest.fixture(scope="module")
+def classes_alone(net_and_params):
+    """A run without targets, its batch, and the gradient that this gives."""
     net, params = net_and_params
     run = config(clip_length=1)
     run = dataclasses.replace(run, data=dataclasses.replace(run.data, targets=0))
     batch = random_batch(run)
+    return run, batch, jax.jit(lambda p: _gradient(net, run, p, batch, jnp.zeros(0, bool))[1])(params)
+
+
+def test_without_targets_the_class_map_teaches_the_encoder_alone(classes_alone):
+    _, batch, grads = classes_alone
     assert "input_ids" not in batch
-    grads = jax.jit(jax.grad(lambda p: clip_loss(*forward(net, p, batch), batch, run.loss)[0]))(params)
     moved = {name for name in grads if any(bool((x != 0).any()) for x in jax.tree.leaves(grads[name]))}
     assert moved == {"image_encoder", "class_head"}
 
 
-def test_frozen_parameters_have_no_gradient_and_change_no_others(net_and_params):
+def test_frozen_parameters_have_no_gradient_and_change_no_others(net_and_params, classes_alone):
     net, params = net_and_params
-    run = config(clip_length=1)
-    run = dataclasses.replace(run, data=dataclasses.replace(run.data, targets=0))
-    batch, forced = random_batch(run), jnp.zeros(0, bool)
-    free = jax.jit(lambda p: _gradient(net, run, p, batch, forced)[1])(params)
+    run, batch, free = classes_alone
     frozen = dataclasses.replace(run, optim=dataclasses.replace(run.optim, freeze=("image_encoder",)))
-    rest = jax.jit(lambda p: _gradient(net, frozen, p, batch, forced)[1])(params)
+    rest = jax.jit(lambda p: _gradient(net, frozen, p, batch, jnp.zeros(0, bool))[1])(params)
     assert any(x.any() for x in jax.tree.leaves(free["image_encoder"]))
     assert not any(x.any() for x in jax.tree.leaves(rest["image_encoder"]))
     for a, b in zip(jax.tree.leaves(free["class_head"]), jax.tree.leaves(rest["class_head"]), strict=True):
