@@ -116,6 +116,7 @@ IMITATION = DamiConfig(
     confidence="none",
     min_presence=0.0,
     min_quality=0.0,
+    min_usual_quality=0.0,
     min_extent=0.0,
     reliability=1.0,
 )
@@ -159,6 +160,17 @@ def extents(shown: np.ndarray, good: np.ndarray, config: DamiConfig) -> np.ndarr
     return np.array(found)
 
 
+def qualities(quality: np.ndarray, good: np.ndarray, config: DamiConfig) -> np.ndarray:
+    """Each frame's quality over the median of the good ones before it, of one target, in plain words."""
+    before, found = [], [1.0]
+    for now, counts in zip(quality[1:], good[1:], strict=True):
+        usual = np.median(before[-config.history :]) if before else now
+        found.append(now / max(usual, 1e-9))
+        if counts:
+            before.append(now)
+    return np.array(found)
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
     ("ambiguity", "confidence"), [("paper", "certainty"), ("elsewhere", "none"), ("dam4sam", "probability")]
@@ -171,6 +183,7 @@ def test_five_hundred_frames_of_any_kind_leave_a_sound_memory(seed, ambiguity, c
         gain_percentile=float(rng.choice([0, 50, 90])),
         ambiguity_percentile=float(rng.choice([10, 100])),
         reliability=float(rng.choice([0.0, 0.5])),
+        min_usual_quality=float(rng.choice([0.0, 0.85])),
         min_extent=float(rng.choice([0.0, 0.6, 0.9])),
     )
     steps, n, grid, size = 500, 2, 2, 8
@@ -209,12 +222,15 @@ def test_five_hundred_frames_of_any_kind_leave_a_sound_memory(seed, ambiguity, c
     for name in ("novelty", "divergence", "score", "confidence"):
         assert np.isfinite(getattr(decision, name)).all(), name
     # Only what is there and well seen is remembered.
-    good = present & (seen.ious.max(-1) / (1 + np.exp(-seen.presence_logits)) >= config.min_quality)
+    quality = seen.ious.max(-1) / (1 + np.exp(-seen.presence_logits))
+    good = present & (quality >= config.min_quality)
     assert (present & ~good).any()
+    beside = np.stack([qualities(quality[:, k], good[:, k], config) for k in range(n)], 1)
+    np.testing.assert_allclose(decision.quality, beside[1:], rtol=1e-4)
     shown = (seen.mask_logits > 0).mean((2, 3))
     extent = np.stack([extents(shown[:, k], good[:, k], config) for k in range(n)], 1)
     np.testing.assert_allclose(decision.extent, extent[1:], rtol=1e-5)
-    good &= extent >= config.min_extent
+    good &= (extent >= config.min_extent) & (beside >= config.min_usual_quality)
     np.testing.assert_array_equal(decision.visible, good[1:])
     # The anchor is what it was; nothing unseen is remembered; what is written is where the record says, and new.
     np.testing.assert_array_equal(end.feature.value[:, 0], start.feature.value[:, 0])
@@ -236,16 +252,20 @@ def test_five_hundred_frames_of_any_kind_leave_a_sound_memory(seed, ambiguity, c
     )
 
 
-def remembered(shares: list[float], **switches: float) -> np.ndarray:
-    """Which of the later frames of a target may be remembered, that shows such shares of a square of 20 x 20 pixels."""
+def remembered(shares: list[float], ious: list[float] | None = None, **switches: float) -> np.ndarray:
+    """Which of the later frames of a target may be remembered, that shows such shares of a square of 20 x 20 pixels.
+
+    Its masks have these predicted IoUs, or 1.
+    """
     config, rows = DamiConfig(**switches), [round(20 * share) for share in shares]
     logits = np.full((len(rows), 1, 64, 64), -10.0, np.float32)
     for t, high in enumerate(rows):
         logits[t, 0, 10 : 10 + high, 10:30] = 10.0
     entry = np.zeros((len(rows), 1, 4, 4, 2), np.float32)
     ones = np.ones((len(rows), 1), np.float32)
+    ious = ones[..., None] * (1 if ious is None else np.array(ious, np.float32)[:, None, None])
     seen = dami_bank.Seen(
-        entry, entry[..., 0, 0, :], logits, logits[:, :, None].repeat(3, 2), ones.repeat(3, 1)[:, None], 9 * ones
+        entry, entry[..., 0, 0, :], logits, logits[:, :, None].repeat(3, 2), ious.repeat(3, 2), 9 * ones
     )
     bank, kept = dami_bank.begin(config, seen.entry[0], seen.pointer[0], seen.mask_logits[0]), []
     for t in range(1, len(rows)):
@@ -273,6 +293,20 @@ def test_what_a_cloud_leaves_of_a_target_is_not_remembered():
     assert late[40:].all()
 
 
+def test_a_mask_that_is_worse_than_this_targets_masks_are_is_not_remembered():
+    # A good one that slips; one of which the model was never sure; one that stays as it has become.
+    slips = [0.84] * 20 + [0.8, 0.74, 0.7, 0.69, 0.6, 0.3, 0.2, 0.75] + [0.84] * 5
+    kept = remembered([1.0] * len(slips), slips)
+    np.testing.assert_array_equal(kept, np.array(slips[1:]) >= 0.85 * 0.84)
+    np.testing.assert_array_equal(
+        remembered([1.0] * len(slips), slips, min_usual_quality=0.0), np.array(slips[1:]) >= 0.25
+    )
+    assert remembered([1.0] * 30, [0.35, 0.4, 0.36] * 10).all()
+    late = remembered([1.0] * 120, [0.9] * 30 + [0.6] * 90)
+    assert not late[29:58].any()
+    assert late[60:].all()
+
+
 def test_an_absent_target_is_not_remembered(model):
     params = jax.tree.map(lambda x: x, model.params)
     params["sam_mask_decoder"]["pred_obj_score_head"]["layers.2"]["bias"] -= 1e3
@@ -294,6 +328,7 @@ def learning(tiny_checkpoint):
         reliability=0.0,
         min_presence=0.0,
         min_quality=0.0,
+        min_usual_quality=0.0,
         min_extent=0.0,
     )
     net = functional.build(dataclasses.replace(CONFIG, dami=open_gates))

@@ -27,6 +27,7 @@ class DecoupledBank(MemoryBank):
     Attributes:
       score: float32 [N, K], eq. 23's when a prototype was written.
       novelty, divergence: what thresholds are percentiles of.
+      quality: presence times predicted IoU of every frame whose mask was good.
       areas: shares of the frame that the target covered while it was visible.
       usual_area: float32 [N], share of the frame that it covers where nothing hides it; 0: not known yet.
       last_area: float32 [N], of the frame before this one.
@@ -35,6 +36,7 @@ class DecoupledBank(MemoryBank):
     score: jax.Array
     novelty: Past
     divergence: Past
+    quality: Past
     areas: Past
     usual_area: jax.Array
     last_area: jax.Array
@@ -71,6 +73,7 @@ def begin(config: DamiConfig, entry: jax.Array, pointer: jax.Array, mask_logits:
         score=jnp.zeros((n, slots), jnp.float32),
         novelty=Past.empty(n, config.history),
         divergence=Past.empty(n, config.history),
+        quality=Past.empty(n, config.history),
         areas=Past.empty(n, config.history),
         usual_area=jnp.zeros(n, jnp.float32),
         last_area=registration.area(mask_logits),
@@ -97,12 +100,17 @@ def register(
     presence = jax.nn.sigmoid(seen.presence_logits.astype(jnp.float32))
     maps = jax.lax.stop_gradient(seen)
     best = maps.ious.max(1).astype(jnp.float32)
-    good = (presence > config.min_presence) & (best * presence >= config.min_quality)
+    quality = best * presence
+    good = (presence > config.min_presence) & (quality >= config.min_quality)
 
+    # Where the mask is worse than this target's masks are, it has begun to slip, and that is news, too.
+    median = registration.percentile(bank.quality, 50.0)
+    usual_quality = jnp.where(bank.quality.count > 0, median, quality)
     # What a cloud or a bridge leaves of a target gets a good mask, and is news in every frame.
     now = registration.area(maps.mask_logits)
     usual = jnp.where(bank.usual_area > 0, bank.usual_area, now)
-    visible = good & (now >= config.min_extent * usual)
+    extent = now / jnp.maximum(usual, 1e-9)
+    visible = good & (quality >= config.min_usual_quality * usual_quality) & (extent >= config.min_extent)
 
     # Short-term: an entry is compared as it would be stored, so that what eq. 21 fades out is no news.
     chosen = jnp.take_along_axis(maps.hypotheses, maps.ious.argmax(1)[:, None, None, None], axis=1)[:, 0]
@@ -120,7 +128,7 @@ def register(
     # Discriminative: how close an alternative comes, and whether this mask is good enough to learn from.
     score = scorer(
         registration.pooled(maps.entry, maps.mask_logits),
-        best * presence,
+        quality,
         registration.area_change(now, bank.last_area),
     )
     divergence = registration.ambiguity(maps.hypotheses, maps.ious, config.ambiguity, config.elsewhere_radius)
@@ -154,7 +162,8 @@ def register(
         divergence_threshold=tau_amb,
         score=score,
         score_threshold=tau_reg,
-        extent=now / jnp.maximum(usual, 1e-9),
+        quality=quality / jnp.maximum(usual_quality, 1e-9),
+        extent=extent,
         visible=visible,
         novel=novel,
         ambiguous=ambiguous,
@@ -173,6 +182,7 @@ def register(
         score=jnp.where(where_pool, jax.lax.stop_gradient(score)[:, None], bank.score),
         novelty=registration.note(bank.novelty, novelty, visible),
         divergence=registration.note(bank.divergence, divergence, visible),
+        quality=registration.note(bank.quality, quality, good),
         areas=registration.note(bank.areas, now, visible),
         usual_area=jnp.where(good, jnp.clip(now, usual * (1 - _SHRINKS), usual * (1 + _GROWS)), bank.usual_area),
         last_area=now,
