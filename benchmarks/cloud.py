@@ -1,8 +1,10 @@
-"""What a cloud leaves in DAMI's memory, with and without `dami.min_extent`: one target from its true mask.
+"""What a cloud leaves in DAMI's memory, with every good mask remembered, and as it is: one target from its true mask.
 
     python -m mqc_jax.data.synthetic --split test --sequences 18 --frames 225 --seed 931 --output data/long
     python benchmarks/cloud.py --data_dir data/long --sequence test_00010 --frames 62,74,80,86,95,101,125,150
         [--expression 0] [--picture cloud.jpg]
+
+The first memory has neither `dami.min_extent` nor `dami.min_usual_quality`.
 
 Each line is a frame: how much of the target is visible, then for either memory the mask's pixels, whether the frame was
 remembered, the predicted IoU and J. The picture has a column for each frame, and the memories below each other.
@@ -64,12 +66,11 @@ def main(argv: list[str]) -> None:
     truths = [target.mask(source.labels(index, t)) for t in range(count)]
     model = mqc_jax.load(_CHECKPOINT.value)
     known, runs = dataclasses.asdict(model.config.dami), []
-    for least in (0.0, model.config.dami.min_extent):
-        tracker = tracker_of(model.replace(dami={**known, "min_extent": least}), truths[0][None])
+    for switches in ({"min_extent": 0.0, "min_usual_quality": 0.0}, {}):
+        tracker = tracker_of(model.replace(dami=known | switches), truths[0][None])
         runs.append([out for t in range(count) for out in tracker.push(source.frame(index, t))] + tracker.finish())
-    print(
-        f"{names[index]} {target.text!r}: frame, visible pixels; mask, predicted IoU, J with min_extent=0; and as it is"
-    )
+    heading = "frame, visible pixels; mask, predicted IoU, J with every good mask remembered; and as it is"
+    print(f"{names[index]} {target.text!r}: {heading}")
     scores = [[score_frame(out.masks[0], truth) for out, truth in zip(outs, truths, strict=True)] for outs in runs]
     rows, columns, titles, middle = np.argwhere(truths[0]), [], [], None
     side = int(min(3 * np.ptp(rows, 0).max(), *truths[0].shape))
