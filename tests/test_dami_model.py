@@ -226,7 +226,7 @@ def test_five_hundred_frames_of_any_kind_leave_a_sound_memory(seed, ambiguity, c
     good = present & (quality >= config.min_quality)
     assert (present & ~good).any()
     beside = np.stack([qualities(quality[:, k], good[:, k], config) for k in range(n)], 1)
-    np.testing.assert_allclose(decision.quality, beside[1:], rtol=1e-4)
+    np.testing.assert_allclose(decision.quality, beside[1:], rtol=1e-5)
     shown = (seen.mask_logits > 0).mean((2, 3))
     extent = np.stack([extents(shown[:, k], good[:, k], config) for k in range(n)], 1)
     np.testing.assert_allclose(decision.extent, extent[1:], rtol=1e-5)

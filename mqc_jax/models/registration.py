@@ -283,7 +283,7 @@ class Decision:
       novelty: float32, eq. 20; `novelty_threshold`: tau_gain, -inf where there is no past to judge by.
       divergence: float32, eq. 22 (or a box IoU, see `ambiguity`); `divergence_threshold`: tau_amb(t), -inf likewise.
       score: float32 in (0, 1), eq. 23; `score_threshold`: tau_reg, -inf where other signs than the score decide.
-      quality: float32, presence times predicted IoU over their median so far; 1 where there is none.
+      quality: float32, presence times predicted IoU over the median of the good frames before, or itself.
       extent: float32, the mask's area over that which the target usually has.
       visible: bool, the target was judged present, its mask good, also beside those before, and enough of it shown, to
         be remembered at all.
