@@ -66,6 +66,8 @@ def test_the_papers_values_are_the_defaults():
         ({"dtype": "float16"}, r"config\.dtype='float16' must be one of float32, bfloat16; did you mean 'bfloat16'"),
         ({"data": {"start": "last"}}, r"config\.data\.start='last' must be one of first, anywhere"),
         ({"data": {"clip_length": 0}}, r"clip_length=0 and max_stride=3 must be at least 1"),
+        ({"model": {"dami": {"min_usual_quality": 1.5}}}, r"dami\.min_usual_quality=1\.5 must lie in \[0, 1\]"),
+        ({"model": {"dami": {"min_extent": -0.1}}}, r"dami\.min_extent=-0\.1 must lie in \[0, 1\]"),
         ({"loss": {"teacher_forcing": 1.5}}, r"teacher_forcing=1\.5 must lie in \[0, 1\]"),
         ({"optim": {"average": 1.0}}, r"config\.optim\.average=1\.0 must lie in \[0, 1\)"),
         ({"optim": {"rule": "muom"}}, r"config\.optim\.rule='muom' must be one of adamw, muon; did you mean"),
