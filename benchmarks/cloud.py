@@ -4,7 +4,7 @@
     python benchmarks/cloud.py --data_dir data/long --sequence test_00010 --frames 62,74,80,86,95,101,125,150
         [--expression 0] [--picture cloud.jpg]
 
-The first memory has neither `dami.min_extent` nor `dami.min_usual_quality`.
+The first memory has no `dami.min_usual_quality`.
 
 Each line is a frame: how much of the target is visible, then for either memory the mask's pixels, whether the frame was
 remembered, the predicted IoU and J. The picture has a column for each frame, and the memories below each other.
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> None:
     truths = [target.mask(source.labels(index, t)) for t in range(count)]
     model = mqc_jax.load(_CHECKPOINT.value)
     known, runs = dataclasses.asdict(model.config.dami), []
-    for switches in ({"min_extent": 0.0, "min_usual_quality": 0.0}, {}):
+    for switches in ({"min_usual_quality": 0.0}, {}):
         tracker = tracker_of(model.replace(dami=known | switches), truths[0][None])
         runs.append([out for t in range(count) for out in tracker.push(source.frame(index, t))] + tracker.finish())
     heading = "frame, visible pixels; mask, predicted IoU, J with every good mask remembered; and as it is"

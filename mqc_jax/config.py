@@ -175,7 +175,6 @@ class DamiConfig:
     min_presence: float = 0.5  # presence above which a frame may be remembered; 0: absent targets too
     min_quality: float = 0.25  # least presence times predicted IoU of a frame that may be remembered; 0: any
     min_usual_quality: float = 0.85  # least share of the median quality that a remembered frame's mask has; 0: any
-    min_extent: float = 0.5  # least share of its usual area that a remembered frame shows of the target; 0: any
     history: int = 64  # past frames that a percentile or the median is taken over
     scorer_hidden: int = 32
 
@@ -460,7 +459,7 @@ def _check_dami(model: ModelConfig) -> None:
     for name in ("gain_percentile", "ambiguity_percentile"):
         if not 0.0 <= getattr(dami, name) <= 100.0:
             raise UserError(f"model.dami.{name}={getattr(dami, name)} must lie in [0, 100]")
-    for name in ("reliability", "min_presence", "min_quality", "min_usual_quality", "min_extent"):
+    for name in ("reliability", "min_presence", "min_quality", "min_usual_quality"):
         if not 0.0 <= getattr(dami, name) <= 1.0:
             raise UserError(f"model.dami.{name}={getattr(dami, name)} must lie in [0, 1]")
     if dami.eta < 0 or dami.elsewhere_radius < 0:

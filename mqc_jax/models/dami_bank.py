@@ -15,10 +15,6 @@ from mqc_jax.models import memory_bank, registration
 from mqc_jax.models.memory_bank import MemoryBank, Slots
 from mqc_jax.models.registration import Decision, Past
 
-_SHRINKS, _GROWS = 0.02, 0.1
-"""Shares of its usual area that a target may lose or gain from one frame to the next. Where it is faster, something
-hides a part of it or is taken for one, and its usual area follows no faster than that."""
-
 
 @struct.dataclass
 class DecoupledBank(MemoryBank):
@@ -29,7 +25,6 @@ class DecoupledBank(MemoryBank):
       novelty, divergence: what thresholds are percentiles of.
       quality: presence times predicted IoU of every frame whose mask was good.
       areas: shares of the frame that the target covered while it was visible.
-      usual_area: float32 [N], share of the frame that it covers where nothing hides it; 0: not known yet.
       last_area: float32 [N], of the frame before this one.
     """
 
@@ -38,7 +33,6 @@ class DecoupledBank(MemoryBank):
     divergence: Past
     quality: Past
     areas: Past
-    usual_area: jax.Array
     last_area: jax.Array
 
 
@@ -75,7 +69,6 @@ def begin(config: DamiConfig, entry: jax.Array, pointer: jax.Array, mask_logits:
         divergence=Past.empty(n, config.history),
         quality=Past.empty(n, config.history),
         areas=Past.empty(n, config.history),
-        usual_area=jnp.zeros(n, jnp.float32),
         last_area=registration.area(mask_logits),
     )
 
@@ -100,17 +93,15 @@ def register(
     presence = jax.nn.sigmoid(seen.presence_logits.astype(jnp.float32))
     maps = jax.lax.stop_gradient(seen)
     best = maps.ious.max(1).astype(jnp.float32)
-    quality = best * presence
+    now = registration.area(maps.mask_logits)
+    quality = jnp.where(now > 0, best * presence, 0.0)  # an empty mask is the mask of nothing
     good = (presence > config.min_presence) & (quality >= config.min_quality)
 
-    # Where the mask is worse than this target's masks are, it has begun to slip, and that is news, too.
+    # Where the mask is worse than this target's masks are, it has begun to slip, or a cloud leaves a part of it alone:
+    # news, too, and in every frame.
     median = registration.percentile(bank.quality, 50.0)
     usual_quality = jnp.where(bank.quality.count > 0, median, quality)
-    # What a cloud or a bridge leaves of a target gets a good mask, and is news in every frame.
-    now = registration.area(maps.mask_logits)
-    usual = jnp.where(bank.usual_area > 0, bank.usual_area, now)
-    extent = now / jnp.maximum(usual, 1e-9)
-    visible = good & (quality >= config.min_usual_quality * usual_quality) & (extent >= config.min_extent)
+    visible = good & (quality >= config.min_usual_quality * usual_quality)
 
     # Short-term: an entry is compared as it would be stored, so that what eq. 21 fades out is no news.
     chosen = jnp.take_along_axis(maps.hypotheses, maps.ious.argmax(1)[:, None, None, None], axis=1)[:, 0]
@@ -163,7 +154,6 @@ def register(
         score=score,
         score_threshold=tau_reg,
         quality=quality / jnp.maximum(usual_quality, 1e-9),
-        extent=extent,
         visible=visible,
         novel=novel,
         ambiguous=ambiguous,
@@ -184,6 +174,5 @@ def register(
         divergence=registration.note(bank.divergence, divergence, visible),
         quality=registration.note(bank.quality, quality, good),
         areas=registration.note(bank.areas, now, visible),
-        usual_area=jnp.where(good, jnp.clip(now, usual * (1 - _SHRINKS), usual * (1 + _GROWS)), bank.usual_area),
         last_area=now,
     ), decision

@@ -284,9 +284,8 @@ class Decision:
       divergence: float32, eq. 22 (or a box IoU, see `ambiguity`); `divergence_threshold`: tau_amb(t), -inf likewise.
       score: float32 in (0, 1), eq. 23; `score_threshold`: tau_reg, -inf where other signs than the score decide.
       quality: float32, presence times predicted IoU over the median of the good frames before, or itself.
-      extent: float32, the mask's area over that which the target usually has.
-      visible: bool, the target was judged present, its mask good, also beside those before, and enough of it shown, to
-        be remembered at all.
+      visible: bool, the target was judged present, and its mask good, also beside those before, to be remembered at
+        all.
       novel, ambiguous, reliable: bool, the gates of eqs. 20, 22 and 24.
       confidence: float32 in [0, 1], the mean of eq. 21's map.
       short_slot, prototype_slot: int32, the slot written in each memory (of all slots, the anchor's is 0); -1: none.
@@ -302,7 +301,6 @@ class Decision:
     score: jax.Array
     score_threshold: jax.Array
     quality: jax.Array
-    extent: jax.Array
     visible: jax.Array
     novel: jax.Array
     ambiguous: jax.Array
@@ -327,7 +325,6 @@ class Decision:
             score=number,
             score_threshold=never,
             quality=jnp.ones(targets, jnp.float32),
-            extent=jnp.ones(targets, jnp.float32),
             visible=no,
             novel=no,
             ambiguous=no,
