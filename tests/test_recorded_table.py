@@ -25,17 +25,18 @@ def computed(row: str, data: Path, output: Path) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("table", "rivals", "row", "first", "sequences"),
+    ("table", "options", "row", "first", "sequences"),
     [
-        pytest.param("table.json", "all", "baseline", 0, 1, marks=pytest.mark.slow),
-        ("table.json", "all", "dami", 0, 2),
-        ("table_moving.json", "moving", "full", 25, 1),
+        pytest.param("table.json", {}, "baseline", 0, 1, marks=pytest.mark.slow),
+        ("table.json", {}, "dami", 0, 2),
+        ("table_moving.json", {"rivals": "moving"}, "full", 25, 1),
+        ("table_long.json", {"rivals": "moving", "frames": 225}, "dami", 13, 1),
     ],
 )
-def test_a_recorded_row_is_what_the_shipped_checkpoint_gives(table, rivals, row, first, sequences, tmp_path):
+def test_a_recorded_row_is_what_the_shipped_checkpoint_gives(table, options, row, first, sequences, tmp_path):
     recorded = json.loads((DOCS / table).read_text())[row]
     seed = variants.BENCHMARK_SEED
-    write_split(tmp_path / "data", sequences, seed, "test", first=first, rivals=rivals, progress=False)
+    write_split(tmp_path / "data", sequences, seed, "test", first=first, progress=False, **options)
     model = variants.models(variants.BASELINE, variants.FULL, None)[row]
     facts = {name: value for name, value in model_facts(model).items() if name in recorded}
     assert facts == {name: recorded[name] for name in facts}
