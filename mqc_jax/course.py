@@ -4,6 +4,10 @@ What is under a cloud comes out somewhere else, and the mask of a target that is
 for its neighbour, would lead the window away. So a mask counts as a sight of the target only where the decoder itself
 holds it for good and where the target can have come to; after a frame without one, the window goes on with the speed of
 the sights before.
+
+Two things would make that speed a wrong one. The picture drifts and shakes, so it is a speed over the ground. And of
+what is being covered, the middle of what is left to be seen moves otherwise: an edge that no cloud has reached tells
+where the whole of it is.
 """
 
 import dataclasses
@@ -18,12 +22,14 @@ Of wrong masks three quarters have less than the former, and so have right ones 
 """
 
 _WHOLE_IOU, _WHOLE_AREA = 0.4, 0.65  # a sight of all of the target: of this quality, and so like in area to the others
-_ALIKE = 0.5  # so like in area to the others that less quality will do
+_ALIKE = 0.5  # so like in area to the others that less quality will do, and that its edges tell its speed
+_COVERED = 0.9  # less of its usual width or height, and an edge of it is not seen
 _STEADY = 0.15  # so much of its width and height may change between two frames for its middle to say how it moved
 _SIGHTS, _AREAS = 8, 16  # remembered
+_SETTLES = 0.05  # share of a covered width or height that the usual one becomes of it: it may have turned, after all
 _SPECK = 0.15  # less like in area, a mask is no sight of what was not seen in the frame before
 _BEGUN = 5  # sights up to which its pixels' motion may stand in for that of a middle
-_FEW = 3  # sights from which on a speed is believed
+_FEW = 3  # sights from which on a speed is believed, and a width or height
 _SLACK = 3.0  # pixels that a sight may be off, beside half the target's length
 _GROWTH = (0.06, 2.0, 0.15)  # more slack for each frame unseen: lengths, pixels, and share of the speed
 _STRAY = (0.3, 2.0)  # shares of its speed, and pixels, that its pixels may go astray without a mask that shows it
@@ -35,24 +41,44 @@ Box = tuple[float, float, float, float]
 
 @dataclasses.dataclass
 class Course:
-    """One target's sights. All numbers are in pixels of the frame and in frames.
+    """One target's sights. All numbers are in pixels of the latest picture and in frames.
 
     Attributes:
-      whole: (frame, x, y) of its latest middles: of boxes that showed all of it, and, among the first ones, of what was
-        covered meanwhile, as far as its pixels had moved.
+      whole: (frame, x, y) of its latest middles: of boxes that showed all of it, or of which an edge told where all of
+        it was, and, among the first ones, of what was covered meanwhile, as far as its pixels had moved.
       areas: of the latest boxes; of those that showed a part, nearly what was expected.
+      extents: (width, height) of the latest boxes that showed all of it.
       length: of its box's longer side, a running mean.
-      last: (frame, x, y) of the last sight, with `size`, its box's width and height; None: none yet.
+      last: (frame, x, y) of the last sight, with `size`, its box's width and height, of all of it as far as that can be
+        told; None: none yet.
       path: x and y in its first frames, as far as motion told them before it was followed: in place of the middles of
         its first sights.
+      pose: of the latest picture, 3 x 3 (`ground.Ground`); None: the ground is not known.
     """
 
     whole: list[tuple[float, float, float]] = dataclasses.field(default_factory=list)
     areas: list[float] = dataclasses.field(default_factory=list)
+    extents: list[tuple[float, float]] = dataclasses.field(default_factory=list)
     length: float = 0.0
     last: tuple[float, float, float] | None = None
     size: tuple[float, float] = (0.0, 0.0)
     path: list[tuple[float, float]] = dataclasses.field(default_factory=list)
+    pose: list[list[float]] | None = None
+
+    def over(self, frame: int, pose: np.ndarray) -> None:
+        """Takes everything along to the next picture, as the ground has moved there.
+
+        Args:
+          frame: its number.
+          pose: float [3, 3], the picture's.
+        """
+        if self.pose is not None:
+            way = pose @ np.linalg.inv(self.pose)
+            moved = lambda *point: tuple(map(float, (way @ (*point, 1.0))[:2]))  # noqa: E731
+            self.whole = [(seen, *moved(x, y)) for seen, x, y in self.whole]
+            self.last = self.last and (self.last[0], *moved(*self.last[1:]))
+            self.path = [moved(*point) if k < frame else point for k, point in enumerate(self.path)]
+        self.pose = pose.tolist()
 
     def see(self, frame: int, box: Box, iou: float, moved: tuple[float, float] | None = None) -> bool:
         """Takes a mask's box for a sight of the target, if it can be one.
@@ -80,7 +106,10 @@ class Course:
         # A target that comes nearer or turns changes its area for good, but slowly.
         self.areas = [*self.areas, area if whole else usual * (0.97 if area < usual else 1.03)][-_AREAS:]
         changes = [abs(a - b) > _STEADY * max(a, b) for a, b in zip((width, height), self.size, strict=True)]
-        self.last, self.size = (frame, x, y), (width, height)
+        full = self.full(frame, box)
+        covered = full != box
+        self.size = full[2] - full[0], full[3] - full[1]
+        self.last = (frame, (full[0] + full[2]) / 2, (full[1] + full[3]) / 2)
         begun = 0 < len(self.whole) < _BEGUN and self.whole[-1][0] == frame - 1
         told = begun and frame < len(self.path)
         if told:
@@ -88,12 +117,36 @@ class Course:
         if told or (begun and moved is not None and (any(changes) or not whole)):
             _, before_x, before_y = self.whole[-1]
             self.whole = [*self.whole, (frame, before_x + moved[0], before_y + moved[1])][-_SIGHTS:]
-        elif whole:
-            self.whole = [*self.whole, (frame, x, y)][-_SIGHTS:]
+        elif whole or (covered and alike >= _ALIKE):
+            self.whole = [*self.whole, self.last][-_SIGHTS:]
         if whole:
-            longest = max(width, height)
+            longest = max(self.size)
             self.length = 0.9 * self.length + 0.1 * longest if len(self.whole) > 1 else longest
+            pairs = zip(self.size, (width, height), strict=True)
+            self.extents = [*self.extents, tuple((1 - _SETTLES) * a + _SETTLES * b for a, b in pairs)][-_AREAS:]
         return True
+
+    def full(self, frame: int, box: Box) -> Box:
+        """The box of all of the target, by one that may show a part.
+
+        Where it is narrower than usual, one edge is the target's own, and goes on as the target went; the other one is
+        that of what covers it. But what is wider than usual one way has turned. Of the first sights none is unusual.
+        """
+        if len(self.extents) < _FEW or not self.known:
+            return box
+        usually = np.median(self.extents, axis=0)
+        if any(np.subtract(box[2:], box[:2]) * _COVERED > usually):
+            return box
+        seen, *middle = self.whole[-1]
+        sides = []
+        for low, high, was, speed, usual in zip(box[:2], box[2:], middle, self.speed, usually, strict=True):
+            if high - low < _COVERED * usual:
+                expected = was + speed * (frame - seen) - usual / 2
+                low = min((low, high - usual), key=lambda start: abs(start - expected))
+                high = low + usual
+            sides.append((float(low), float(high)))
+        (x0, x1), (y0, y1) = sides
+        return x0, y0, x1, y1
 
     def agrees(self, frame: int, middle: tuple[float, float]) -> bool:
         """Whether pixels that were found again at a place go as the target went.
@@ -113,7 +166,7 @@ class Course:
     def box(self, frame: int) -> Box | None:
         """The box that the target is expected to have in a frame after the last sight; None where there was none.
 
-        In the frame right after a sight it is the sight's own.
+        In the frame right after a sight it is where it was then.
         """
         if self.last is None:
             return None

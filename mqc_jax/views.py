@@ -188,6 +188,7 @@ class View:
     def _begin(self) -> None:
         """Settles the first mask, and follows it through the frames held back."""
         (first, *others), self.frames = self.frames, []
+        self.course.over(0, first.pose)
         self._keep(first, self.tracker._begin(), None)
         for shot in others:
             self._advance(shot)
@@ -212,7 +213,11 @@ class View:
 
     def _advance(self, shot: Shot) -> None:
         """Follows the target into the next frame."""
-        match = None if self._pattern is None else self._keep_pace(shot.pixels)
+        number, last = self._number + 1, self.course.last
+        self.course.over(number, shot.pose)
+        if last is not None and last[0] < self._number:
+            self._follow(number)
+        match = None if self._pattern is None else self._keep_pace(shot.pixels, last)
         (result,) = self.tracker.push(self._cut(shot.pixels))
         self._keep(shot, result, match)
 
@@ -247,8 +252,8 @@ class View:
         if course.last is not None and course.last[0] == number:
             longest, side = max(*course.size, course.length), max(window.width, window.height)
             self.standing.see(number, shot.pixels, shot.pose, course.last[1:], longest, side)
-            box = tuple(map(int, course.box(number)))
-            self._pattern = pace.pattern(shot.pixels, result.masks[0], window.box[:2], box)
+            pattern = pace.pattern(shot.pixels, result.masks[0], window.box[:2], box)
+            self._pattern = pattern and pattern._replace(middle=course.last[1:])
         elif followed and match.sure and course.agrees(number, match.middle):
             course.carry(number, match.middle)
         self._follow(number + 1)
@@ -256,14 +261,18 @@ class View:
     def _stood(self, shot: Shot, box: tuple[int, int, int, int], match: pace.Match | None) -> bool:
         """Whether what has the mask was there when the target was elsewhere."""
         if match is not None and match.likeness > _OWN:
-            middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-            off = np.hypot(*np.subtract(middle, match.middle))
+            x0, y0, x1, y1 = self.course.full(self._number + 1, box)
+            off = np.hypot((x0 + x1) / 2 - match.middle[0], (y0 + y1) / 2 - match.middle[1])
             if off < max(_THERE * max(*self.course.size, self.course.length), _THERE_PIXELS):
                 return False
         return self.standing.stood(shot.pixels, shot.pose, box)
 
-    def _keep_pace(self, frame: np.ndarray) -> pace.Match | None:
-        """Moves the window as far as the target's pixels have moved to this frame, and says where they are."""
+    def _keep_pace(self, frame: np.ndarray, last: tuple[float, float, float]) -> pace.Match | None:
+        """Moves the window as far as the target's pixels have moved to this frame, and says where they are.
+
+        Args:
+          last: (frame, x, y) of its last sight, in the picture before.
+        """
         course, number = self.course, self._number + 1
         unseen = number - course.last[0]
         was, size = course.last[1:], course.size
@@ -280,7 +289,7 @@ class View:
             return match
         if unseen == 1:  # what is remembered was seen in the same place of the window
             window = self.window
-            x, y = (place[k] - was[k] for k in (0, 1))
+            x, y = (now - then for now, then in zip(place, last[1:], strict=True))
             middle = window.x + window.width / 2 + x, window.y + window.height / 2 + y
             self.window = around(*middle, max(window.width, window.height), self.size)
         box = place[0] - size[0] / 2, place[1] - size[1] / 2, place[0] + size[0] / 2, place[1] + size[1] / 2
