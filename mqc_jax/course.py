@@ -24,12 +24,13 @@ Of wrong masks three quarters have less than the former, and so have right ones 
 _WHOLE_IOU, _WHOLE_AREA = 0.4, 0.65  # a sight of all of the target: of this quality, and so like in area to the others
 _ALIKE = 0.5  # so like in area to the others that less quality will do, and that its edges tell its speed
 _COVERED = 0.9  # less of its usual width or height, and an edge of it is not seen
+_NEAR = 4.0  # pixels that its own edge may be off where it is expected
 _STEADY = 0.15  # so much of its width and height may change between two frames for its middle to say how it moved
 _SIGHTS, _AREAS = 8, 16  # remembered
 _SETTLES = 0.05  # share of a covered width or height that the usual one becomes of it: it may have turned, after all
 _SPECK = 0.15  # less like in area, a mask is no sight of what was not seen in the frame before
 _BEGUN = 5  # sights up to which its pixels' motion may stand in for that of a middle
-_FEW = 3  # sights from which on a speed is believed, and a width or height
+_FEW = 3  # sights from which on a speed is believed
 _SLACK = 3.0  # pixels that a sight may be off, beside half the target's length
 _GROWTH = (0.06, 2.0, 0.15)  # more slack for each frame unseen: lengths, pixels, and share of the speed
 _STRAY = (0.3, 2.0)  # shares of its speed, and pixels, that its pixels may go astray without a mask that shows it
@@ -106,8 +107,7 @@ class Course:
         # A target that comes nearer or turns changes its area for good, but slowly.
         self.areas = [*self.areas, area if whole else usual * (0.97 if area < usual else 1.03)][-_AREAS:]
         changes = [abs(a - b) > _STEADY * max(a, b) for a, b in zip((width, height), self.size, strict=True)]
-        full = self.full(frame, box)
-        covered = full != box
+        full, edges = self.full(frame, box)
         self.size = full[2] - full[0], full[3] - full[1]
         self.last = (frame, (full[0] + full[2]) / 2, (full[1] + full[3]) / 2)
         begun = 0 < len(self.whole) < _BEGUN and self.whole[-1][0] == frame - 1
@@ -117,7 +117,7 @@ class Course:
         if told or (begun and moved is not None and (any(changes) or not whole)):
             _, before_x, before_y = self.whole[-1]
             self.whole = [*self.whole, (frame, before_x + moved[0], before_y + moved[1])][-_SIGHTS:]
-        elif whole or (covered and alike >= _ALIKE):
+        elif edges and (whole or (full != box and alike >= _ALIKE)):
             self.whole = [*self.whole, self.last][-_SIGHTS:]
         if whole:
             longest = max(self.size)
@@ -126,27 +126,30 @@ class Course:
             self.extents = [*self.extents, tuple((1 - _SETTLES) * a + _SETTLES * b for a, b in pairs)][-_AREAS:]
         return True
 
-    def full(self, frame: int, box: Box) -> Box:
-        """The box of all of the target, by one that may show a part.
+    def full(self, frame: int, box: Box) -> tuple[Box, bool]:
+        """The box of all of the target, by one that may show a part, and whether that tells where it is.
 
-        Where it is narrower than usual, one edge is the target's own, and goes on as the target went; the other one is
-        that of what covers it. But what is wider than usual one way has turned. Of the first sights none is unusual.
+        Where the part is narrower than usual, one edge may be the target's own, and lies where it is expected, as the
+        target went; the other one is that of what covers it. If neither lies there, though the part is in the box that
+        is expected, nothing is told, and that box is as good as any. But what is wider than usual one way has turned.
         """
-        if len(self.extents) < _FEW or not self.known:
-            return box
+        if not self.whole or not self.extents:
+            return box, True
         usually = np.median(self.extents, axis=0)
         if any(np.subtract(box[2:], box[:2]) * _COVERED > usually):
-            return box
+            return box, True
         seen, *middle = self.whole[-1]
-        sides = []
+        sides, told = [], True
         for low, high, was, speed, usual in zip(box[:2], box[2:], middle, self.speed, usually, strict=True):
             if high - low < _COVERED * usual:
                 expected = was + speed * (frame - seen) - usual / 2
-                low = min((low, high - usual), key=lambda start: abs(start - expected))
-                high = low + usual
+                edge = min((low, high - usual), key=lambda start: abs(start - expected))
+                hidden = high - usual < expected < low and abs(edge - expected) > _NEAR
+                low = expected if hidden else edge
+                high, told = low + usual, told and not hidden
             sides.append((float(low), float(high)))
         (x0, x1), (y0, y1) = sides
-        return x0, y0, x1, y1
+        return (x0, y0, x1, y1), told
 
     def agrees(self, frame: int, middle: tuple[float, float]) -> bool:
         """Whether pixels that were found again at a place go as the target went.

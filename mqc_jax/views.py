@@ -261,7 +261,7 @@ class View:
     def _stood(self, shot: Shot, box: tuple[int, int, int, int], match: pace.Match | None) -> bool:
         """Whether what has the mask was there when the target was elsewhere."""
         if match is not None and match.likeness > _OWN:
-            x0, y0, x1, y1 = self.course.full(self._number + 1, box)
+            (x0, y0, x1, y1), _ = self.course.full(self._number + 1, box)
             off = np.hypot((x0 + x1) / 2 - match.middle[0], (y0 + y1) / 2 - match.middle[1])
             if off < max(_THERE * max(*self.course.size, self.course.length), _THERE_PIXELS):
                 return False

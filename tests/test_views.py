@@ -257,3 +257,25 @@ def test_a_double_that_stood_there_before_does_not_lead_the_window_away(tiny_mod
             assert not stood[-1]
     assert any(stood[14:34])
     assert view.course.last == (49, 100 + 5 * 49 + 9, 209)
+
+
+def test_what_a_cloud_hides_is_awaited_where_it_goes_over_the_ground(tiny_model, monkeypatch):
+    """The picture drifts and shakes, and a cloud comes over the boat from the left: its rest moves otherwise."""
+    bright_model.ground_on_brightness(monkeypatch)
+    monkeypatch.setattr(views, "Tracker", bright_model.Brightness)
+    rng = np.random.default_rng(3)
+    land = np.kron(rng.integers(0, 90, (70, 90), np.uint8), np.ones((10, 10), np.uint8))
+    session, shift = TiledTracker(tiny_model, texts=["the boat"], tile=88), np.cumsum(rng.integers(-4, 3, (60, 2)), 0)
+    for t in range(60):
+        ground = np.repeat(land[..., None], 3, 2)
+        ground[300:320, 300 + 4 * t : 330 + 4 * t] = 255
+        hidden = 15 <= t < 45
+        if hidden:
+            ground[280:340, 345 : 345 + 16 * (t - 14)] = 60
+        y, x = 150 + shift[t]
+        frame = ground[y : y + 480, x : x + 640]
+        (out,) = session.push(np.ascontiguousarray(frame))
+        (view,) = session._views.values()
+        x0, y0, x1, y1 = view.course.box(t + 1)
+        assert abs((x0 + x1) / 2 - (315 + 4 * t - x)) < 8
+        assert abs((y0 + y1) / 2 - (310 - y)) < 4
