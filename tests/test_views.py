@@ -274,7 +274,7 @@ def test_what_a_cloud_hides_is_awaited_where_it_goes_over_the_ground(tiny_model,
             ground[280:340, 345 : 345 + 16 * (t - 14)] = 60
         y, x = 150 + shift[t]
         frame = ground[y : y + 480, x : x + 640]
-        (out,) = session.push(np.ascontiguousarray(frame))
+        session.push(np.ascontiguousarray(frame))
         (view,) = session._views.values()
         x0, y0, x1, y1 = view.course.box(t + 1)
         assert abs((x0 + x1) / 2 - (315 + 4 * t - x)) < 8
