@@ -35,6 +35,11 @@ class Pattern(NamedTuple):
     corner: tuple[int, int]
     middle: tuple[float, float]
 
+    @property
+    def length(self) -> int:
+        """Longer side of the box that was seen, in pixels."""
+        return max(self.pixels.shape[:2]) - 2 * _PAD
+
 
 class Match(NamedTuple):
     """Where a pattern was found again.

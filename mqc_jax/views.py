@@ -279,7 +279,8 @@ class View:
         speed = course.speed if course.known else (0.0, 0.0)
         expected = tuple(w + s * unseen for w, s in zip(was, speed, strict=True))
         slack, share = _SLACK if course.known else _SLACK_AT_FIRST
-        reach = max(slack, int(share * max(size))) + min(_SLACK_UNSEEN * (unseen - 1), _SLACK_LOST)
+        # Of a train the mask may show one coach, and the next one is as like it.
+        reach = max(slack, int(share * self._pattern.length)) + min(_SLACK_UNSEEN * (unseen - 1), _SLACK_LOST)
         match = pace.find(self._pattern, frame, was, expected, reach)
         if match is not None and match.found:
             place = match.middle
