@@ -88,8 +88,8 @@ class Course:
           frame: its number, larger than those before.
           iou: the quality that the decoder gives its mask, in [0, 1].
           moved: how far its pixels have moved since its sight in the frame before, if there was one and they were found
-            again. It counts for a target that is covered before its speed is known: the middle of what is left to be
-            seen moves otherwise. Later the sights of all of it tell its speed better.
+            again. It counts for a target that is covered: the middle of what is left to be seen moves otherwise. The
+            sights of all of it tell its speed better.
 
         Returns:
           Whether it was taken. The first always is.
@@ -107,17 +107,17 @@ class Course:
         # A target that comes nearer or turns changes its area for good, but slowly.
         self.areas = [*self.areas, area if whole else usual * (0.97 if area < usual else 1.03)][-_AREAS:]
         changes = [abs(a - b) > _STEADY * max(a, b) for a, b in zip((width, height), self.size, strict=True)]
-        full, edges = self.full(frame, box)
+        full, told = self.full(frame, box, moved)
         self.size = full[2] - full[0], full[3] - full[1]
         self.last = (frame, (full[0] + full[2]) / 2, (full[1] + full[3]) / 2)
         begun = 0 < len(self.whole) < _BEGUN and self.whole[-1][0] == frame - 1
-        told = begun and frame < len(self.path)
-        if told:
+        known = begun and frame < len(self.path)
+        if known:
             moved = tuple(now - then for now, then in zip(self.path[frame], self.path[frame - 1], strict=True))
-        if told or (begun and moved is not None and (any(changes) or not whole)):
+        if known or (begun and moved is not None and (any(changes) or not whole)):
             _, before_x, before_y = self.whole[-1]
             self.whole = [*self.whole, (frame, before_x + moved[0], before_y + moved[1])][-_SIGHTS:]
-        elif edges and (whole or (full != box and alike >= _ALIKE)):
+        elif told and (whole or (full != box and alike >= _ALIKE)):
             self.whole = [*self.whole, self.last][-_SIGHTS:]
         if whole:
             longest = max(self.size)
@@ -126,12 +126,15 @@ class Course:
             self.extents = [*self.extents, tuple((1 - _SETTLES) * a + _SETTLES * b for a, b in pairs)][-_AREAS:]
         return True
 
-    def full(self, frame: int, box: Box) -> tuple[Box, bool]:
-        """The box of all of the target, by one that may show a part, and whether that tells where it is.
+    def full(self, frame: int, box: Box, moved: tuple[float, float] | None = None) -> tuple[Box, bool]:
+        """The box of all of the target, by one that may show a part, and whether something tells where it is.
 
-        Where the part is narrower than usual, one edge may be the target's own, and lies where it is expected, as the
-        target went; the other one is that of what covers it. If neither lies there, though the part is in the box that
-        is expected, nothing is told, and that box is as good as any. But what is wider than usual one way has turned.
+        Where the part is narrower than usual, one edge may be the target's own, and lies where it is expected, as its
+        pixels moved or the target went; the other one is that of what covers it. If neither lies there, though the part
+        is in the box that is expected, that box is as good as any. But what is wider than usual one way has turned.
+
+        Args:
+          frame, box, moved: as `see`'s.
         """
         if not self.whole or not self.extents:
             return box, True
@@ -139,14 +142,17 @@ class Course:
         if any(np.subtract(box[2:], box[:2]) * _COVERED > usually):
             return box, True
         seen, *middle = self.whole[-1]
+        step = np.multiply(self.speed, frame - seen)
+        if moved is not None:
+            (_, *middle), step = self.last, moved
         sides, told = [], True
-        for low, high, was, speed, usual in zip(box[:2], box[2:], middle, self.speed, usually, strict=True):
+        for low, high, was, go, usual in zip(box[:2], box[2:], middle, step, usually, strict=True):
             if high - low < _COVERED * usual:
-                expected = was + speed * (frame - seen) - usual / 2
+                expected = was + go - usual / 2
                 edge = min((low, high - usual), key=lambda start: abs(start - expected))
                 hidden = high - usual < expected < low and abs(edge - expected) > _NEAR
                 low = expected if hidden else edge
-                high, told = low + usual, told and not hidden
+                high, told = low + usual, told and not (hidden and moved is None)
             sides.append((float(low), float(high)))
         (x0, x1), (y0, y1) = sides
         return (x0, y0, x1, y1), told

@@ -234,7 +234,7 @@ class View:
         box = main_part(result.masks[0])
         if box is not None:
             box = box[0] + window.x, box[1] + window.y, box[2] + window.x, box[3] + window.y
-        stood = box is not None and course.last is not None and self._stood(shot, box, match)
+        stood = box is not None and course.last is not None and self._stood(shot, number, box, match)
         if result.evidence:
             result = dataclasses.replace(result, evidence=self._on_frame(result.evidence, window))
         facts, self.facts = {"stood": stood, **self.facts}, {}
@@ -242,13 +242,9 @@ class View:
         result = dataclasses.replace(result, memory={**result.memory, **facts})
         self.results.append(Seen(result, window))
         self._number = number
-        before = course.last
-        followed = match is not None and before[0] == number - 1
-        moved = None
-        if followed and match.found:
-            moved = tuple(now - then for now, then in zip(match.middle, before[1:], strict=True))
+        followed = match is not None and course.last[0] == number - 1
         if box is not None and not stood:
-            course.see(number, box, float(result.iou[0] * result.presence[0]), moved)
+            course.see(number, box, float(result.iou[0] * result.presence[0]), self._moved(match, number))
         if course.last is not None and course.last[0] == number:
             longest, side = max(*course.size, course.length), max(window.width, window.height)
             self.standing.see(number, shot.pixels, shot.pose, course.last[1:], longest, side)
@@ -258,10 +254,17 @@ class View:
             course.carry(number, match.middle)
         self._follow(number + 1)
 
-    def _stood(self, shot: Shot, box: tuple[int, int, int, int], match: pace.Match | None) -> bool:
+    def _moved(self, match: pace.Match | None, number: int) -> tuple[float, float] | None:
+        """How far the target's pixels have moved since its sight in the frame before; None: that is not known."""
+        seen, *was = self.course.last or (-1,)
+        if match is None or not match.found or seen != number - 1:
+            return None
+        return tuple(now - then for now, then in zip(match.middle, was, strict=True))
+
+    def _stood(self, shot: Shot, number: int, box: tuple[int, int, int, int], match: pace.Match | None) -> bool:
         """Whether what has the mask was there when the target was elsewhere."""
         if match is not None and match.likeness > _OWN:
-            (x0, y0, x1, y1), _ = self.course.full(self._number + 1, box)
+            (x0, y0, x1, y1), _ = self.course.full(number, box, self._moved(match, number))
             off = np.hypot((x0 + x1) / 2 - match.middle[0], (y0 + y1) / 2 - match.middle[1])
             if off < max(_THERE * max(*self.course.size, self.course.length), _THERE_PIXELS):
                 return False
