@@ -31,6 +31,7 @@ _VOTE = 20  # power of a corner's likeness to what it was, over the twelfth best
 _BEST = 12
 _CELLS = 8  # of the frame, along either side; the best corner of each votes: a large ship is no more than its cells
 _LEAST, _COUNTS = 4.0, 1e-3  # votes; and of a corner, that it is looked at
+_STEP, _STEADIER = 8.0, 0.3  # pixels from frame to frame, and share of the best's votes that suffice for no more
 _TRIES, _PAIR_APART = 500, 40  # pairs of corners that are tried, and pixels between the two
 _SCALES = 0.1  # largest change of scale
 _LEANS = 0.03  # change of turn or scale from which looks are compared upright
@@ -95,7 +96,7 @@ class Ground:
             self.marks = [_followed(marks, self.grey, grey) for marks in self.marks]
             for k, marks in enumerate(self.marks):
                 votes = _votes(marks, grey, pose @ np.linalg.inv(marks.pose))
-                way = _way(marks, marks.now, votes, grey.shape)
+                way = _way(marks, marks.now, votes, grey.shape, pose @ np.linalg.inv(marks.pose))
                 if way is not None and (k == 0 or marks.age >= _RIPE):
                     pose = way @ marks.pose
                     break
@@ -193,8 +194,13 @@ def _votes(marks: Marks, grey: np.ndarray, way: np.ndarray) -> np.ndarray:
     return np.minimum(likeness(marks, grey, way) / marks.fresh, 1.0) ** _VOTE
 
 
-def _way(marks: Marks, now: np.ndarray, votes: np.ndarray, shape: tuple[int, int]) -> np.ndarray | None:
+def _way(
+    marks: Marks, now: np.ndarray, votes: np.ndarray, shape: tuple[int, int], before: np.ndarray | None = None
+) -> np.ndarray | None:
     """How the ground went from the marks' frame to the one in which they are there: turned, scaled and shifted.
+
+    Args:
+      before: float [3, 3], how it had gone to the frame before, if that is known: what agrees with it is preferred.
 
     Returns:
       float64 [3, 3]; None where too few agree.
@@ -219,6 +225,13 @@ def _way(marks: Marks, now: np.ndarray, votes: np.ndarray, shape: tuple[int, int
     starts = np.flatnonzero(np.r_[True, np.diff(cells) > 0])
     counted = np.maximum.reduceat(agrees * votes, starts, axis=1).sum(1)
     k = counted.argmax()
+    if before is not None:
+        # Waves that look as they did drift together; from them to land and back it would be a jump.
+        middle = np.array(shape[::-1]) / 2 @ (1, 1j)
+        there = complex(*(before @ (middle.real, middle.imag, 1))[:2])
+        steady = np.where(abs(factor * middle + shift - there) <= _STEP, counted, 0)
+        if steady.max() >= _STEADIER * counted[k]:
+            k = steady.argmax()
     if counted[k] < _LEAST:
         return None
     a, b = factor[k], shift[k]

@@ -201,15 +201,17 @@ def test_what_is_seen_between_two_clouds_is_where_it_is_expected(speed, left, un
     assert off[0] == pytest.approx(0, abs=1e-6) or 0.3 * (20 - left) <= 4
 
 
-@settings(deadline=None)
-@given(st.integers(0, 2**32 - 1))
-def test_of_what_comes_in_pieces_any_piece_is_a_part(seed):
+def test_of_what_comes_in_pieces_any_piece_is_a_part():
     """Of a long ship that lies still, each frame's mask shows one end or the other."""
-    rng, course = np.random.default_rng(seed), Course()
-    for t in range(20):
-        first = t and rng.integers(0, 60)
-        course.see(t, (190, 100 + first, 210, 300 - (t and rng.integers(0, 60))), 0.8)
-    assert course.box(40) == pytest.approx((190, 100, 210, 300), abs=60)
+    off = []
+    for seed in range(40):
+        rng, course = np.random.default_rng(seed), Course()
+        for t in range(20):
+            first, last = (rng.integers(0, 60), rng.integers(0, 60)) if t else (0, 0)
+            course.see(t, (190, 100 + first, 210, 300 - last), 0.8)
+        off.append(abs(course.box(40)[1] - 100))
+    assert np.median(off) < 15  # by the middles of the pieces it is 47
+    assert max(off) < 60
 
 
 def test_what_turns_has_another_width_after_a_while():
