@@ -6,7 +6,7 @@ import pytest
 from scenery import SIZE, ground
 
 from mqc_jax.data.synthetic.water import wave_tile
-from mqc_jax.ground import Ground, poses
+from mqc_jax.ground import Ground, Marks, _way, poses
 
 
 @pytest.mark.parametrize("scale", [1, 9])
@@ -117,3 +117,17 @@ def test_the_poses_of_one_frame_and_of_flat_ones_are_none():
     for frames in ([ground(1)], [np.full(SIZE, 90, np.uint8)] * 3):
         for pose in poses(frames):
             np.testing.assert_array_equal(pose, np.eye(3))
+
+
+@pytest.mark.parametrize(("still", "stays"), [(90, True), (40, True), (15, False)])
+def test_waves_that_drift_together_do_not_take_the_ground_along(still, stays):
+    """Of 160 corners the others have drifted by 30 pixels since the marks; the frame before agreed with the land."""
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(np.arange(16), np.arange(10)), -1).reshape(-1, 2)
+    first = (grid * 40 + rng.uniform(5, 35, grid.shape)).astype(np.float32)
+    waves = np.arange(len(first)) >= still
+    first = first[rng.permutation(len(first))]
+    now = first + np.where(waves[:, None], [30, 0], [0, 0])
+    marks = Marks(np.eye(3), 9, first, now, np.ones(len(first), bool), np.zeros((len(first), 15, 15), np.uint8))
+    way = _way(marks, now, np.ones(len(first)), (400, 640), np.eye(3))
+    assert way[0, 2] == pytest.approx(0 if stays else 30, abs=0.5)
