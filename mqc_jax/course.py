@@ -117,7 +117,7 @@ class Course:
         if known or (begun and moved is not None and (any(changes) or not whole)):
             _, before_x, before_y = self.whole[-1]
             self.whole = [*self.whole, (frame, before_x + moved[0], before_y + moved[1])][-_SIGHTS:]
-        elif told and (whole or (full != box and alike >= _ALIKE)):
+        elif told and (whole or (full != box and alike >= _ALIKE and iou >= _WHOLE_IOU)):
             self.whole = [*self.whole, self.last][-_SIGHTS:]
         if whole:
             longest = max(self.size)
@@ -138,8 +138,9 @@ class Course:
         """
         if not self.whole or not self.extents:
             return box, True
-        usually = np.median(self.extents, axis=0)
-        if any(np.subtract(box[2:], box[:2]) * _COVERED > usually):
+        usually, now = np.median(self.extents, axis=0), np.subtract(box[2:], box[:2])
+        # What turns gains one way what it loses the other; a mask that is a little too wide as well shows a part.
+        if any(now * _COVERED > usually) and np.hypot(*now) >= _COVERED * np.hypot(*usually):
             return box, True
         seen, *middle = self.whole[-1]
         step = np.multiply(self.speed, frame - seen)

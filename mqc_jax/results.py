@@ -7,8 +7,9 @@ import numpy as np
 
 from mqc_jax import imaging
 from mqc_jax.groups import Part
+from mqc_jax.models.memory_bank import MemoryBank
 from mqc_jax.models.mqc_sam import Output
-from mqc_jax.models.registration import Decision
+from mqc_jax.models.registration import WRITTEN, Decision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +74,21 @@ def _masks(part: Part, height: int, width: int) -> np.ndarray:
 
 
 def _memory(part: Part) -> dict[str, np.ndarray]:
-    slots = part.group.bank.feature
-    ages = np.where(np.asarray(slots.valid), np.asarray(slots.age), -1)
-    return {"registered": (ages == 0).any(1), "ages": ages, **_record(part.output), **part.facts}
+    return {**_slots(part.group.bank), **_record(part.output), **part.facts}
+
+
+def _slots(bank: MemoryBank) -> dict[str, np.ndarray]:
+    ages = np.where(np.asarray(bank.feature.valid), np.asarray(bank.feature.age), -1)
+    return {"registered": (ages == 0).any(1), "ages": ages}
+
+
+def passed_over(result: FrameResult, banks: list[MemoryBank]) -> FrameResult:
+    """The result of a frame that none of its targets' memories, `banks`, is to have remembered after all."""
+    slots = [_slots(bank) for bank in banks]
+    memory = {**result.memory, **{name: np.concatenate([own[name] for own in slots]) for name in slots[0]}}
+    for name in WRITTEN:
+        memory[name] = np.full_like(memory[name], -1)
+    return dataclasses.replace(result, memory=memory)
 
 
 def _record(output: Output) -> dict[str, np.ndarray]:

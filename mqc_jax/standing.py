@@ -17,6 +17,7 @@ Box = tuple[int, int, int, int]
 
 # Chosen on seeds 905, 911 and the roads of 921 and 922 (docs/results.md).
 _SAME = 0.85  # correlation of what stands, with what was there
+_STAYS = 0.5  # IoU of the boxes of what stood, and of what has the mask in the frame after
 _APART = 5.0  # pixels from the target, then, at least, and either's length: else it may be a part of it
 _EVERY, _KEPT = 6, 4  # frames from one picture of the surroundings to the next, and how many are kept
 _SIDE, _SIDES = 512, 3  # of that picture, in pixels, and at least so many windows
@@ -51,10 +52,13 @@ class Standing:
       kept: the latest, oldest first.
       length: of the target's longer side in pixels, the largest so far, and of what it was given as. Of a long one, of
         which the mask shows now this part and now that, every part is near the whole.
+      still: (frame, x, y, width, height) of what stood and had the mask until that frame: its middle on the ground, and
+        its size in pixels; None: nothing yet.
     """
 
     kept: list[Surroundings] = dataclasses.field(default_factory=list)
     length: float = 0.0
+    still: tuple[int, float, float, float, float] | None = None
 
     def see(
         self, number: int, frame: np.ndarray, pose: np.ndarray, middle: tuple[float, float], length: float, side: int
@@ -79,14 +83,31 @@ class Standing:
             grey = cv2.cvtColor(np.ascontiguousarray(part), cv2.COLOR_RGB2GRAY)
             self.kept = [*self.kept, Surroundings(grey, (x, y), pose.copy(), number, middle)][-_KEPT:]
 
-    def stood(self, frame: np.ndarray, pose: np.ndarray, box: Box) -> bool:
+    def stood(self, number: int, frame: np.ndarray, pose: np.ndarray, box: Box) -> bool:
         """Whether what is in a box was there already when the target was elsewhere.
 
+        What stood in the frame before, and has not moved, stands: a cloud may have come over it.
+
         Args:
+          number: of the frame, larger than those before.
           frame: uint8 RGB [H, W, 3].
           pose: float [3, 3], the frame's.
           box: of what has the mask, inside the frame.
         """
+        middle, size = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), (box[2] - box[0], box[3] - box[1])
+        if self._was_there(frame, pose, box):
+            self.still = (number, *map(float, _moved(np.linalg.inv(pose), middle)), *map(float, size))
+            return True
+        if self.still is None or self.still[0] != number - 1:
+            return False
+        away = np.abs(_moved(pose, self.still[1:3]) - middle)
+        common = np.clip((np.add(self.still[3:], size)) / 2 - away, 0, np.minimum(self.still[3:], size)).prod()
+        if common < _STAYS * (np.prod(self.still[3:]) + np.prod(size) - common):
+            return False
+        self.still = (number, *self.still[1:])
+        return True
+
+    def _was_there(self, frame: np.ndarray, pose: np.ndarray, box: Box) -> bool:
         height, width = frame.shape[:2]
         x0, y0 = max(box[0] - _PAD, 0), max(box[1] - _PAD, 0)
         patch = frame[y0 : min(box[3] + _PAD, height), x0 : min(box[2] + _PAD, width)]

@@ -26,7 +26,7 @@ from mqc_jax.tile_search import Found
 from mqc_jax.tiling import Window
 from mqc_jax.tracker import Tracker
 
-KEY, FORMAT = "mqc_jax_tiles", 13
+KEY, FORMAT = "mqc_jax_tiles", 14
 _ARRAYS = ("masks", "mask_logits", "presence", "iou", "targets", "started")
 _TABLES = ("memory", "evidence")
 _NO_MAP = np.zeros((1, 1), np.float32)  # only a first frame's result shows where it was searched
@@ -108,6 +108,7 @@ def write(path: str | Path, model: Model, state: TiledState) -> None:
         arrays |= {f"around{i}.{k}.pose": s.pose for k, s in enumerate(view.standing.kept)}
         fact = {"target": i, "window": view.window, "course": course, "start": start, "waiting": waiting}
         fact |= {"pattern": known, "number": view.number, "around": around, "longest": view.standing.length}
+        fact["still"] = view.standing.still
         if rivals is not None:
             fact["rivals"] = {"followed": rivals.followed, "odds": rivals.odds, "number": rivals.number}
             fact["rivals"]["known"] = [
@@ -238,7 +239,7 @@ def _view(path: str | Path, model: Model, fact: dict, arrays: dict[str, np.ndarr
         )
         for k, one in enumerate(fact["around"])
     ]
-    standing = Standing(around, fact["longest"])
+    standing = Standing(around, fact["longest"], fact["still"] and tuple(fact["still"]))
     rivals = None
     if "rivals" in fact:
         rivals, frames = _rivals(fact, arrays, frames, model), []

@@ -12,13 +12,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from mqc_jax import groups, imaging, stream_state, window
 from mqc_jax.checkpoint import Model
 from mqc_jax.errors import UserError
 from mqc_jax.groups import Group, Target
-from mqc_jax.results import FrameResult, assemble
+from mqc_jax.models import dami_bank
+from mqc_jax.models.memory_bank import MemoryBank
+from mqc_jax.results import FrameResult, assemble, passed_over
 from mqc_jax.stream_state import StreamState
 from mqc_jax.window import CalibrationWindow
 
@@ -225,6 +228,21 @@ class Tracker:
         result = self._next()
         self._held.clear()
         return result
+
+    def _memories(self) -> list[MemoryBank]:
+        """Copies of what is remembered, for `_pass_over`: the next frame uses the memory up."""
+        return [jax.tree.map(np.array, group.bank) for group in self._groups]
+
+    def _pass_over(self, result: FrameResult, before: list[MemoryBank]) -> FrameResult:
+        """Takes the latest frame out of DAMI's memory again.
+
+        Args:
+          result: the frame's.
+          before: `_memories` before it came.
+        """
+        for group, bank in zip(self._groups, before, strict=True):
+            group.bank = dami_bank.passed_over(bank, group.bank)
+        return passed_over(result, [group.bank for group in self._groups])
 
     def _take(self, image: np.ndarray) -> None:
         """Holds the next frame, uint8 [S, S, 3]; open windows look at it, and waiting targets start in it."""

@@ -10,6 +10,7 @@ from mqc_jax import pace, paths, tile_search
 from mqc_jax.checkpoint import Model
 from mqc_jax.course import Box, Course
 from mqc_jax.ground import Shot
+from mqc_jax.models.memory_bank import MemoryBank
 from mqc_jax.results import FrameResult
 from mqc_jax.rivals import Change, Rivals
 from mqc_jax.standing import Standing
@@ -218,23 +219,30 @@ class View:
         if last is not None and last[0] < self._number:
             self._follow(number)
         match = None if self._pattern is None else self._keep_pace(shot.pixels, last)
+        controlled = self.tracker.model.config.memory == "dami"
+        before = self.tracker._memories() if controlled and self.course.last is not None else None
         (result,) = self.tracker.push(self._cut(shot.pixels))
-        self._keep(shot, result, match)
+        self._keep(shot, result, match, before)
 
     def _cut(self, frame: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(self.window.cut(frame))
 
-    def _keep(self, shot: Shot, result: FrameResult, match: pace.Match | None) -> None:
+    def _keep(
+        self, shot: Shot, result: FrameResult, match: pace.Match | None, before: list[MemoryBank] | None = None
+    ) -> None:
         """Keeps a frame's result, and moves the window after the target.
 
         Args:
           match: where the target's pixels were found again, if they were looked for.
+          before: what was remembered before the frame, if its memory chooses what it remembers.
         """
         window, course, number = self.window, self.course, result.frame_index
         box = main_part(result.masks[0])
         if box is not None:
             box = box[0] + window.x, box[1] + window.y, box[2] + window.x, box[3] + window.y
         stood = box is not None and course.last is not None and self._stood(shot, number, box, match)
+        if stood and before is not None:
+            result = self.tracker._pass_over(result, before)
         if result.evidence:
             result = dataclasses.replace(result, evidence=self._on_frame(result.evidence, window))
         facts, self.facts = {"stood": stood, **self.facts}, {}
@@ -268,7 +276,7 @@ class View:
             off = np.hypot((x0 + x1) / 2 - match.middle[0], (y0 + y1) / 2 - match.middle[1])
             if off < max(_THERE * max(*self.course.size, self.course.length), _THERE_PIXELS):
                 return False
-        return self.standing.stood(shot.pixels, shot.pose, box)
+        return self.standing.stood(number, shot.pixels, shot.pose, box)
 
     def _keep_pace(self, frame: np.ndarray, last: tuple[float, float, float]) -> pace.Match | None:
         """Moves the window as far as the target's pixels have moved to this frame, and says where they are.
@@ -285,7 +293,8 @@ class View:
         # Of a train the mask may show one coach, and the next one is as like it.
         reach = max(slack, int(share * self._pattern.length)) + min(_SLACK_UNSEEN * (unseen - 1), _SLACK_LOST)
         match = pace.find(self._pattern, frame, was, expected, reach)
-        if match is not None and match.found:
+        # Of what is hidden, what looks like its last pixels is mostly what hides it.
+        if match is not None and match.found and (unseen == 1 or course.agrees(number, match.middle)):
             place = match.middle
         elif course.known and unseen == 1:
             place = expected

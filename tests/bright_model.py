@@ -38,6 +38,7 @@ class Brightness:
     def __init__(self, model, texts=None, masks=None):
         self.looked, self.given, self.num_targets = [], 0, len(texts or masks)
         self.model, self.targets, self.expected = model, [0], []
+        self.passed_over: list[int] = []  # numbers of frames
 
     def expect(self, places):
         self.expected.append(places)
@@ -51,6 +52,14 @@ class Brightness:
 
     def push(self, frame):
         return [self._result(frame)]
+
+    def _memories(self):
+        return self.given
+
+    def _pass_over(self, result, before):
+        assert before == result.frame_index
+        self.passed_over.append(result.frame_index)
+        return result
 
     def _result(self, frame):
         mask = frame[None, ..., 0] > 100

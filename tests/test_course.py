@@ -214,6 +214,21 @@ def test_of_what_comes_in_pieces_any_piece_is_a_part():
     assert max(off) < 60
 
 
+@settings(deadline=None)
+@given(SPEEDS, st.integers(1, 6), st.floats(0.4, 0.8), st.integers(2, 30))
+def test_a_part_whose_mask_takes_in_some_of_the_cloud_shows_no_turn(speed, smeared, left, unseen):
+    """It is wider one way than it was, but loses the other way what no turn would take."""
+    course = Course()
+    for t in range(14):
+        x, y = 200 + speed[0] * t, 200 + speed[1] * t
+        part = left if t >= 8 else 1.0
+        wider = smeared if t >= 8 else 0
+        assert course.see(t, (x + 40 - 80 * part, y - 10 - wider / 2, x + 40, y + 10 + wider / 2), 0.8)
+    t = 13 + unseen
+    x0, y0, x1, y1 = course.box(t)
+    assert ((x0 + x1) / 2, (y0 + y1) / 2) == pytest.approx((200 + speed[0] * t, 200 + speed[1] * t), abs=1e-6)
+
+
 def test_what_turns_has_another_width_after_a_while():
     course = seen((0, 0), 30)
     for t in range(30, 400):

@@ -145,6 +145,30 @@ def test_a_checkpoint_of_sam2s_memory_serves_without_training_but_not_the_other_
         model.replace(memory="sam2")
 
 
+def test_a_frame_that_is_passed_over_leaves_no_trace_but_its_time(model):
+    always = DamiConfig(gain_percentile=0.0, min_presence=0.0, min_quality=0.0, min_usual_quality=0.0)
+    config = dataclasses.replace(CONFIG, dami=always)
+    model, video = dataclasses.replace(model, config=config, net=functional.build(config)), tiny.frames(8)
+    tracker = mqc_jax.Tracker(model, texts=TEXTS)
+    for frame in video[:6]:
+        tracker.push(frame)
+    before = tracker._memories()
+    (written,) = tracker.push(video[6])
+    assert written.memory["registered"].all()
+    passed = tracker._pass_over(written, before)
+    assert not passed.memory["registered"].any()
+    for name in registration.WRITTEN:
+        assert (written.memory[name] >= 0).all() or name.startswith("prototype")
+        assert (passed.memory[name] == -1).all()
+    for now, then in zip(tracker._memories(), before, strict=True):
+        older = then.replace(feature=memory_bank.tick(then.feature), pointer=memory_bank.tick(then.pointer))
+        jax.tree.map(np.testing.assert_array_equal, now, older)
+    # What is not about the memory stays, and the stream goes on.
+    np.testing.assert_array_equal(passed.masks, written.masks)
+    (after,) = tracker.push(video[7])
+    assert after.memory["registered"].all()
+
+
 # ---- the gates ------------------------------------------------------------------------------------------------------
 
 

@@ -47,8 +47,8 @@ def test_what_is_parked_stood_and_what_moves_did_not(seed, shift, light):
     seen(standing, 0, seed, 0)
     seen(standing, 6, seed, 12)
     later = shot(seed, 40, shift, light=light)
-    assert standing.stood(*later, box(*PARKED, shift))
-    assert not standing.stood(*later, box(AT[0] + 40, AT[1], shift))
+    assert standing.stood(12, *later, box(*PARKED, shift))
+    assert not standing.stood(12, *later, box(AT[0] + 40, AT[1], shift))
 
 
 @settings(deadline=None, max_examples=20)
@@ -57,7 +57,22 @@ def test_the_bare_ground_stood(seed, shift):
     """A mask of a mark on the road, or of a quay's edge."""
     standing = Standing()
     seen(standing, 0, seed, 0)
-    assert standing.stood(*shot(seed, 40, shift), box(200, 180, shift))
+    assert standing.stood(12, *shot(seed, 40, shift), box(200, 180, shift))
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 1000), shift=SHIFTS)
+def test_what_stood_stands_when_a_cloud_comes_over_it(seed, shift):
+    standing = Standing()
+    seen(standing, 0, seed, 0)
+    seen(standing, 6, seed, 12)
+    assert standing.stood(12, *shot(seed, 40), box(*PARKED))
+    (frame, pose), (x0, y0, x1, y1) = shot(seed, 40, shift), box(*PARKED, shift)
+    frame[y0:y1, x0 + 4 :] = 255
+    assert standing.stood(13, frame, pose, (x0, y0, x1, y1))
+    assert standing.stood(14, frame, pose, (x0, y0, x1 - 4, y1))  # what is left of it
+    assert not standing.stood(15, frame, pose, (x0 + 9, y0, x1 + 9, y1))  # another thing, beside it
+    assert not standing.stood(16, frame, pose, (x0, y0, x1, y1))  # it did not have the mask in the frame before
 
 
 @settings(deadline=None, max_examples=20)
@@ -66,13 +81,13 @@ def test_a_target_that_stands_is_not_known_from_the_ground(seed, shift):
     standing = Standing()
     for t in range(0, 60, 6):
         seen(standing, t, seed, 0)
-    assert not standing.stood(*shot(seed, 0, shift), box(*AT, shift))
+    assert not standing.stood(12, *shot(seed, 0, shift), box(*AT, shift))
 
 
 def test_what_came_to_stand_where_the_target_never_was_did_not_stand():
     standing = Standing()
     standing.see(0, *shot(3, 0, parked=False), (AT[0] + SIDE / 2, AT[1] + SIDE / 2), SIDE, 48)
-    assert not standing.stood(*shot(3, 40), box(*PARKED))
+    assert not standing.stood(12, *shot(3, 40), box(*PARKED))
 
 
 def test_every_part_of_a_long_target_is_near_the_whole():
@@ -80,12 +95,12 @@ def test_every_part_of_a_long_target_is_near_the_whole():
     standing.see(0, *shot(4, 0), (AT[0] + SIDE / 2, AT[1] + SIDE / 2), 120, 180)
     seen(standing, 6, 4, 0)  # its mask is a part of it now
     assert standing.length == 120
-    assert not standing.stood(*shot(4, 40), box(*PARKED))
-    assert standing.stood(*shot(4, 40), box(220, 180))
+    assert not standing.stood(12, *shot(4, 40), box(*PARKED))
+    assert standing.stood(12, *shot(4, 40), box(220, 180))
     standing = Standing()
     seen(standing, 0, 4, 0)  # its mask was a part of it at first
-    assert standing.stood(*shot(4, 40), (120, 90, 180, 110))
-    assert not standing.stood(*shot(4, 40), (40, 90, 180, 110))
+    assert standing.stood(12, *shot(4, 40), (120, 90, 180, 110))
+    assert not standing.stood(12, *shot(4, 40), (40, 90, 180, 110))
 
 
 def test_only_some_pictures_are_kept_and_those_of_the_last_sights():
@@ -107,15 +122,15 @@ def test_pictures_are_as_large_as_the_window_asks():
 def test_what_is_too_small_or_outside_tells_nothing(where):
     standing = Standing()
     seen(standing, 0, 6, 0)
-    assert not standing.stood(*shot(6, 40), where)
+    assert not standing.stood(12, *shot(6, 40), where)
 
 
 def test_even_ground_and_no_sight_tell_nothing():
     flat = np.full((*SIZE, 3), 90, np.uint8)
     standing = Standing()
-    assert not standing.stood(flat, np.eye(3), (50, 50, 70, 70))
+    assert not standing.stood(12, flat, np.eye(3), (50, 50, 70, 70))
     standing.see(0, flat, np.eye(3), (200, 200), SIDE, 48)
-    assert not standing.stood(flat, np.eye(3), (50, 50, 70, 70))
+    assert not standing.stood(12, flat, np.eye(3), (50, 50, 70, 70))
 
 
 def test_a_target_far_outside_its_frame_leaves_no_picture():

@@ -237,13 +237,15 @@ def test_a_choice_ends_with_the_video_or_with_its_target(tiny_model, tmp_path):
     assert [out.frame_index for out in session.push(video[3])] == [3]
 
 
-def test_a_double_that_stood_there_before_does_not_lead_the_window_away(tiny_model, monkeypatch):
-    """A boat passes under a bridge beside which its double is moored."""
+@pytest.mark.parametrize("memory", ["sam2", "dami"])
+def test_a_double_that_stood_there_before_does_not_lead_the_window_away(tiny_model, monkeypatch, memory):
+    """A boat passes under a bridge beside which its double is moored; a memory that chooses does not take it in."""
     bright_model.ground_on_brightness(monkeypatch)
     monkeypatch.setattr(views, "Tracker", bright_model.Brightness)
     rng = np.random.default_rng(2)
     water, boat = rng.integers(20, 60, (480, 640, 3), np.uint8), rng.integers(150, 255, (18, 18, 3), np.uint8)
-    session, stood = TiledTracker(tiny_model, texts=["the boat at the left"], tile=88), []
+    model, stood = tiny_model.replace(memory=memory), []
+    session = TiledTracker(model, texts=["the boat at the left"], tile=88)
     for t in range(50):
         frame = water.copy()
         frame[200:218, 100 + 5 * t : 118 + 5 * t] = boat
@@ -256,6 +258,7 @@ def test_a_double_that_stood_there_before_does_not_lead_the_window_away(tiny_mod
             assert out.masks[0, 200:218, 100 + 5 * t : 118 + 5 * t].all()
             assert not stood[-1]
     assert any(stood[14:34])
+    assert view.tracker.passed_over == ([t for t in range(50) if stood[t]] if memory == "dami" else [])
     assert view.course.last == (49, 100 + 5 * 49 + 9, 209)
 
 

@@ -73,6 +73,18 @@ def begin(config: DamiConfig, entry: jax.Array, pointer: jax.Array, mask_logits:
     )
 
 
+def passed_over(before: DecoupledBank, after: DecoupledBank) -> DecoupledBank:
+    """The memory after a frame that, as it turned out, is not to be remembered: as before it, and a frame older.
+
+    Args:
+      before: the memory that the frame read.
+      after: the memory that came of it, of which only the place where the target is expected is kept.
+    """
+    return before.replace(
+        feature=memory_bank.tick(before.feature), pointer=memory_bank.tick(before.pointer), place=after.place
+    )
+
+
 def register(
     config: DamiConfig,
     bank: DecoupledBank,

@@ -272,6 +272,9 @@ def score_loss(score: jax.Array, true_iou: jax.Array) -> jax.Array:
     return jnp.abs(score - jax.lax.stop_gradient(true_iou))
 
 
+WRITTEN = ("short_slot", "short_evicted", "prototype_slot", "prototype_evicted")
+"""Fields of `Decision` that are -1 where nothing was written."""
+
 # ---- the record -----------------------------------------------------------------------------------------------------
 
 
