@@ -282,3 +282,22 @@ def test_what_a_cloud_hides_is_awaited_where_it_goes_over_the_ground(tiny_model,
         x0, y0, x1, y1 = view.course.box(t + 1)
         assert abs((x0 + x1) / 2 - (315 + 4 * t - x)) < 8
         assert abs((y0 + y1) / 2 - (310 - y)) < 4
+
+
+def test_what_looks_like_the_last_pixels_of_what_is_hidden_does_not_lead_the_window_away(tiny_model, monkeypatch):
+    """Under a bridge goes a boat; beside it floats what has its colours, but too dark to have the mask."""
+    bright_model.ground_on_brightness(monkeypatch)
+    monkeypatch.setattr(views, "Tracker", bright_model.Brightness)
+    rng = np.random.default_rng(4)
+    water, boat = rng.integers(20, 60, (480, 640, 3), np.uint8), rng.integers(120, 255, (12, 12, 3), np.uint8)
+    session = TiledTracker(tiny_model, texts=["the boat at the left"], tile=48)
+    for t in range(60):
+        frame = water.copy()
+        frame[200:212, 100 + 3 * t : 112 + 3 * t] = boat
+        if 20 <= t < 50:
+            frame[190:222, 140:260] = 60
+            frame[215:227, 102 + 3 * t : 114 + 3 * t] = boat // (3, 1, 1)
+        (out,) = session.push(frame)
+        x0, y0, x1, y1 = out.memory["view"][0]
+        assert t == 0 or abs((x0 + x1) / 2 - (106 + 3 * t)) <= 14
+        assert t == 0 or abs((y0 + y1) / 2 - 206) <= 4
