@@ -231,7 +231,7 @@ class Tracker:
 
     def _memories(self) -> list[MemoryBank]:
         """Copies of what is remembered, for `_pass_over`: the next frame uses the memory up."""
-        return [jax.tree.map(np.array, group.bank) for group in self._groups]
+        return [jax.tree.map(lambda x: x.copy(), group.bank) for group in self._groups]
 
     def _pass_over(self, result: FrameResult, before: list[MemoryBank]) -> FrameResult:
         """Takes the latest frame out of DAMI's memory again.
