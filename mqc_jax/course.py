@@ -88,8 +88,8 @@ class Course:
           frame: its number, larger than those before.
           iou: the quality that the decoder gives its mask, in [0, 1].
           moved: how far its pixels have moved since its sight in the frame before, if there was one and they were found
-            again. It counts for a target that is covered: the middle of what is left to be seen moves otherwise. The
-            sights of all of it tell its speed better.
+            again, surely unless it has `begun`. It counts for a target that is covered: the middle of what is left of
+            it moves otherwise. The sights of all of it tell its speed better.
 
         Returns:
           Whether it was taken. The first always is.
@@ -110,7 +110,7 @@ class Course:
         full, told = self.full(frame, box, moved)
         self.size = full[2] - full[0], full[3] - full[1]
         self.last = (frame, (full[0] + full[2]) / 2, (full[1] + full[3]) / 2)
-        begun = 0 < len(self.whole) < _BEGUN and self.whole[-1][0] == frame - 1
+        begun = self.begun and self.whole[-1][0] == frame - 1
         known = begun and frame < len(self.path)
         if known:
             moved = tuple(now - then for now, then in zip(self.path[frame], self.path[frame - 1], strict=True))
@@ -201,6 +201,11 @@ class Course:
     def known(self) -> bool:
         """Whether there were sights enough for its speed to be believed."""
         return len(self.whole) >= _FEW
+
+    @property
+    def begun(self) -> bool:
+        """Whether there were so few sights that its pixels' motion may stand in for that of a middle."""
+        return 0 < len(self.whole) < _BEGUN
 
     @property
     def speed(self) -> tuple[float, float]:

@@ -267,6 +267,9 @@ class View:
         seen, *was = self.course.last or (-1,)
         if match is None or not match.found or seen != number - 1:
             return None
+        # Half a target and a cloud's edge go on with the edge: of a known speed that is no better.
+        if not match.sure and not self.course.begun:
+            return None
         return tuple(now - then for now, then in zip(match.middle, was, strict=True))
 
     def _stood(self, shot: Shot, number: int, box: tuple[int, int, int, int], match: pace.Match | None) -> bool:
