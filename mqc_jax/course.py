@@ -22,11 +22,11 @@ Of wrong masks three quarters have less than the former, and so have right ones 
 """
 
 _WHOLE_IOU, _WHOLE_AREA = 0.4, 0.65  # a sight of all of the target: of this quality, and so like in area to the others
-_ALIKE = 0.5  # so like in area to the others that less quality will do, and that its edges tell its speed
+_ALIKE = 0.5  # so like in area to the others that less quality will do
 _COVERED = 0.9  # less of its usual width or height, and an edge of it is not seen
 _NEAR = 4.0  # pixels that its own edge may be off where it is expected
 _STEADY = 0.15  # so much of its width and height may change between two frames for its middle to say how it moved
-_SIGHTS, _AREAS = 8, 16  # remembered
+_SIGHTS = 16  # remembered: masks of small targets are off by a pixel or two, which fewer would take for speed
 _SETTLES = 0.05  # share of a covered width or height that the usual one becomes of it: it may have turned, after all
 _SPECK = 0.15  # less like in area, a mask is no sight of what was not seen in the frame before
 _BEGUN = 5  # sights up to which its pixels' motion may stand in for that of a middle
@@ -105,7 +105,7 @@ class Course:
                 return False
         whole = len(self.areas) < _FEW or (alike >= _WHOLE_AREA and iou >= _WHOLE_IOU)
         # A target that comes nearer or turns changes its area for good, but slowly.
-        self.areas = [*self.areas, area if whole else usual * (0.97 if area < usual else 1.03)][-_AREAS:]
+        self.areas = [*self.areas, area if whole else usual * (0.97 if area < usual else 1.03)][-_SIGHTS:]
         changes = [abs(a - b) > _STEADY * max(a, b) for a, b in zip((width, height), self.size, strict=True)]
         full, told = self.full(frame, box, moved)
         self.size = full[2] - full[0], full[3] - full[1]
@@ -117,13 +117,13 @@ class Course:
         if known or (begun and moved is not None and (any(changes) or not whole)):
             _, before_x, before_y = self.whole[-1]
             self.whole = [*self.whole, (frame, before_x + moved[0], before_y + moved[1])][-_SIGHTS:]
-        elif told and (whole or (full != box and alike >= _ALIKE and iou >= _WHOLE_IOU)):
+        elif told and whole:
             self.whole = [*self.whole, self.last][-_SIGHTS:]
         if whole:
             longest = max(self.size)
             self.length = 0.9 * self.length + 0.1 * longest if len(self.whole) > 1 else longest
             pairs = zip(self.size, (width, height), strict=True)
-            self.extents = [*self.extents, tuple((1 - _SETTLES) * a + _SETTLES * b for a, b in pairs)][-_AREAS:]
+            self.extents = [*self.extents, tuple((1 - _SETTLES) * a + _SETTLES * b for a, b in pairs)][-_SIGHTS:]
         return True
 
     def full(self, frame: int, box: Box, moved: tuple[float, float] | None = None) -> tuple[Box, bool]:

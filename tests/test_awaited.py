@@ -11,11 +11,11 @@ import awaited
 
 
 def moving(hidden: range) -> tuple[list[int], list, list[np.ndarray]]:
-    """A target of 20 x 10 pixels that goes (3, 1) over the ground; the picture drifts by (-5, 2), and shakes."""
+    """A target of 20 x 10 pixels that goes (3, 1) over the ground; the picture drifts by (-5, 2), and shakes much."""
     rng, areas, boxes, poses = np.random.default_rng(0), [], [], []
     for t in range(40):
         pose = np.eye(3)
-        pose[:2, 2] = np.array([-5, 2]) * t + rng.integers(-2, 3, 2)
+        pose[:2, 2] = np.array([-5, 2]) * t + rng.integers(-6, 7, 2)
         x, y, _ = pose @ (300 + 3 * t, 200 + t, 1)
         areas.append(0 if t in hidden else 200)
         boxes.append(None if t in hidden else (x, y, x + 20, y + 10))

@@ -122,11 +122,11 @@ def test_of_what_the_model_is_never_sure_a_mask_as_large_as_the_target_is_a_sigh
 
 def test_what_was_carried_on_without_a_mask_is_where_its_pixels_were():
     course = seen((4, 0), 6)
-    for t in range(6, 12):  # it speeds up
+    for t in range(6, 18):  # it speeds up
         course.carry(t, (220 + 7 * (t - 5), 200))
-    assert course.box(12) == square(262, 200)
+    assert course.box(18) == square(304, 200)
     assert course.speed[0] > 6
-    assert course.box(15) == pytest.approx(square(262 + 4 * course.speed[0], 200))
+    assert course.box(21) == pytest.approx(square(304 + 4 * course.speed[0], 200))
 
 
 @settings(deadline=None)
