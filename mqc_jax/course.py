@@ -11,6 +11,7 @@ where the whole of it is.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,6 +39,19 @@ _FAST = 8.0  # pixels a frame that a target of unknown speed may have
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels, the latter two exclusive."""
+
+
+class Moved(NamedTuple):
+    """How far a target's pixels have moved since its sight in the frame before.
+
+    Attributes:
+      x, y: in pixels.
+      sure: whether they can be nothing that stands (`pace.Match.sure`).
+    """
+
+    x: float
+    y: float
+    sure: bool = True
 
 
 @dataclasses.dataclass
@@ -81,15 +95,15 @@ class Course:
             self.path = [moved(*point) if k < frame else point for k, point in enumerate(self.path)]
         self.pose = pose.tolist()
 
-    def see(self, frame: int, box: Box, iou: float, moved: tuple[float, float] | None = None) -> bool:
+    def see(self, frame: int, box: Box, iou: float, moved: Moved | None = None) -> bool:
         """Takes a mask's box for a sight of the target, if it can be one.
 
         Args:
           frame: its number, larger than those before.
           iou: the quality that the decoder gives its mask, in [0, 1].
-          moved: how far its pixels have moved since its sight in the frame before, if there was one and they were found
-            again, surely unless it has `begun`. It counts for a target that is covered: the middle of what is left of
-            it moves otherwise. The sights of all of it tell its speed better.
+          moved: how far its pixels have moved, if it had a sight in the frame before and they were found again. It
+            counts for a target that is covered: the middle of what is left of it moves otherwise. The sights of all of
+            it tell its speed better.
 
         Returns:
           Whether it was taken. The first always is.
@@ -113,10 +127,10 @@ class Course:
         begun = self.begun and self.whole[-1][0] == frame - 1
         known = begun and frame < len(self.path)
         if known:
-            moved = tuple(now - then for now, then in zip(self.path[frame], self.path[frame - 1], strict=True))
+            moved = Moved(*np.subtract(self.path[frame], self.path[frame - 1]).tolist())
         if known or (begun and moved is not None and (any(changes) or not whole)):
             _, before_x, before_y = self.whole[-1]
-            self.whole = [*self.whole, (frame, before_x + moved[0], before_y + moved[1])][-_SIGHTS:]
+            self.whole = [*self.whole, (frame, before_x + moved.x, before_y + moved.y)][-_SIGHTS:]
         elif told and whole:
             self.whole = [*self.whole, self.last][-_SIGHTS:]
         if whole:
@@ -126,12 +140,14 @@ class Course:
             self.extents = [*self.extents, tuple((1 - _SETTLES) * a + _SETTLES * b for a, b in pairs)][-_SIGHTS:]
         return True
 
-    def full(self, frame: int, box: Box, moved: tuple[float, float] | None = None) -> tuple[Box, bool]:
+    def full(self, frame: int, box: Box, moved: Moved | None = None) -> tuple[Box, bool]:
         """The box of all of the target, by one that may show a part, and whether something tells where it is.
 
         Where the part is narrower than usual, one edge may be the target's own, and lies where it is expected, as its
-        pixels moved or the target went; the other one is that of what covers it. If neither lies there, though the part
-        is in the box that is expected, that box is as good as any. But what is wider than usual one way has turned.
+        pixels surely moved or the target went; the other one is that of what covers it. (Half a target and a cloud's
+        edge are most like themselves where that edge is: such pixels tell no more than a known speed.) If neither lies
+        there, though the part is in the box that is expected, as one coach of a train is, all of it has moved as its
+        pixels did. But what is wider than usual one way has turned.
 
         Args:
           frame, box, moved: as `see`'s.
@@ -143,16 +159,17 @@ class Course:
         if any(now * _COVERED > usually) and np.hypot(*now) >= _COVERED * np.hypot(*usually):
             return box, True
         seen, *middle = self.whole[-1]
-        step = np.multiply(self.speed, frame - seen)
-        if moved is not None:
-            (_, *middle), step = self.last, moved
+        ahead = np.add(middle, np.multiply(self.speed, frame - seen))
+        pixels = ahead if moved is None else np.add(self.last[1:], moved[:2])
+        if moved is not None and (moved.sure or self.begun):
+            ahead = pixels
         sides, told = [], True
-        for low, high, was, go, usual in zip(box[:2], box[2:], middle, step, usually, strict=True):
+        for low, high, middle, there, usual in zip(box[:2], box[2:], ahead, pixels, usually, strict=True):
             if high - low < _COVERED * usual:
-                expected = was + go - usual / 2
+                expected = middle - usual / 2
                 edge = min((low, high - usual), key=lambda start: abs(start - expected))
                 hidden = high - usual < expected < low and abs(edge - expected) > _NEAR
-                low = expected if hidden else edge
+                low = there - usual / 2 if hidden else edge
                 high, told = low + usual, told and not (hidden and moved is None)
             sides.append((float(low), float(high)))
         (x0, x1), (y0, y1) = sides

@@ -8,7 +8,7 @@ import numpy as np
 
 from mqc_jax import pace, paths, tile_search
 from mqc_jax.checkpoint import Model
-from mqc_jax.course import Box, Course
+from mqc_jax.course import Box, Course, Moved
 from mqc_jax.ground import Shot
 from mqc_jax.models.memory_bank import MemoryBank
 from mqc_jax.results import FrameResult
@@ -262,15 +262,12 @@ class View:
             course.carry(number, match.middle)
         self._follow(number + 1)
 
-    def _moved(self, match: pace.Match | None, number: int) -> tuple[float, float] | None:
+    def _moved(self, match: pace.Match | None, number: int) -> Moved | None:
         """How far the target's pixels have moved since its sight in the frame before; None: that is not known."""
         seen, *was = self.course.last or (-1,)
         if match is None or not match.found or seen != number - 1:
             return None
-        # Half a target and a cloud's edge go on with the edge: of a known speed that is no better.
-        if not match.sure and not self.course.begun:
-            return None
-        return tuple(now - then for now, then in zip(match.middle, was, strict=True))
+        return Moved(*(now - then for now, then in zip(match.middle, was, strict=True)), match.sure)
 
     def _stood(self, shot: Shot, number: int, box: tuple[int, int, int, int], match: pace.Match | None) -> bool:
         """Whether what has the mask was there when the target was elsewhere."""

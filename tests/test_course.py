@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mqc_jax.course import MIN_IOU, MIN_IOU_ALIKE, Course
+from mqc_jax.course import MIN_IOU, MIN_IOU_ALIKE, Course, Moved
 
 
 def square(x: float, y: float, side: float = 20.0) -> tuple[float, float, float, float]:
@@ -79,7 +79,7 @@ def test_what_is_covered_before_its_speed_is_known_goes_on_as_its_pixels_went(sp
     course = Course()
     for t in range(5):
         x0, y0, x1, y1 = square(200 + speed[0] * t, 200 + speed[1] * t)
-        assert course.see(t, (x0 + covers * t, y0, x1, y1), 0.8, speed if t else None)
+        assert course.see(t, (x0 + covers * t, y0, x1, y1), 0.8, Moved(*speed) if t else None)
     x0, y0, x1, y1 = course.box(4 + unseen)
     off = (x0 + x1) / 2 - 200 - speed[0] * (4 + unseen), (y0 + y1) / 2 - 200 - speed[1] * (4 + unseen)
     # Of a width that is not known well the right edge tells the middle to half of what is covered in a frame.
@@ -212,6 +212,24 @@ def test_of_what_comes_in_pieces_any_piece_is_a_part():
         off.append(abs(course.box(40)[1] - 100))
     assert np.median(off) < 15  # by the middles of the pieces it is 47
     assert max(off) < 60
+
+
+@pytest.mark.parametrize(("sure", "top"), [(False, 176), (True, 182)], ids=["perhaps", "surely"])
+def test_pixels_that_did_not_surely_move_tell_no_edge(sure, top):
+    """A ship of 20 x 40 goes up by 3; the edge of a cloud above it keeps the pixels that are found again in place."""
+    course = Course()
+    for t in range(8):
+        assert course.see(t, (0, 200 - 3 * t, 20, 240 - 3 * t), 0.9)
+    assert course.see(8, (0, 182, 20, 216), 0.9, Moved(0, 3, sure))
+    assert course.box(9) == pytest.approx((0, top, 20, top + 40))
+
+
+def test_a_train_of_which_one_coach_is_seen_has_moved_as_its_pixels_did():
+    course = Course()
+    for t in range(8):
+        assert course.see(t, (5 * t, 0, 100 + 5 * t, 10), 0.9)
+    assert course.see(8, (80, 0, 110, 10), 0.9, Moved(7, 0, False))
+    assert course.box(9) == pytest.approx((42, 0, 142, 10))
 
 
 @settings(deadline=None)

@@ -6,7 +6,7 @@ import pytest
 import tiny
 from streams import assert_same, run
 
-from mqc_jax import choice, pace, rivals, views
+from mqc_jax import choice, rivals, views
 from mqc_jax.errors import UserError
 from mqc_jax.tiled import TiledTracker
 
@@ -301,20 +301,3 @@ def test_what_looks_like_the_last_pixels_of_what_is_hidden_does_not_lead_the_win
         x0, y0, x1, y1 = out.memory["view"][0]
         assert t == 0 or abs((x0 + x1) / 2 - (106 + 3 * t)) <= 14
         assert t == 0 or abs((y0 + y1) / 2 - 206) <= 4
-
-
-@pytest.mark.parametrize(
-    ("sights", "better", "counts"),
-    [(3, 0.0, True), (8, 0.0, False), (8, 0.3, True)],
-    ids=["a target that has begun", "a known speed, and pixels that may be the ground's", "pixels that surely moved"],
-)
-def test_of_a_known_speed_only_pixels_that_surely_moved_tell_more(tiny_model, sights, better, counts):
-    """Half a target and the edge of the cloud that covers it look most like themselves where the edge is."""
-    mask = np.zeros(SIZE, bool)
-    mask[40:60, 40:60] = True
-    view = views.View.given(tiny_model, mask, 48, 0)
-    for t in range(sights):
-        view.course.see(t, (40 + 3 * t, 40, 60 + 3 * t, 60), 0.9)
-    match = pace.Match((50 + 3 * sights, 50), 0.9, better)
-    assert view._moved(match, sights) == ((3, 0) if counts else None)
-    assert view._moved(match, sights + 1) is None  # it was not seen in the frame before
