@@ -216,7 +216,7 @@ def test_of_what_comes_in_pieces_any_piece_is_a_part():
 
 @pytest.mark.parametrize(("sure", "top"), [(False, 176), (True, 182)], ids=["perhaps", "surely"])
 def test_pixels_that_did_not_surely_move_tell_no_edge(sure, top):
-    """A ship of 20 x 40 goes up by 3; the edge of a cloud above it keeps the pixels that are found again in place."""
+    """A ship of 20 x 40 goes up by 3; what its pixels are likest to comes down, as the edge of the cloud above does."""
     course = Course()
     for t in range(8):
         assert course.see(t, (0, 200 - 3 * t, 20, 240 - 3 * t), 0.9)

@@ -272,10 +272,11 @@ def score_loss(score: jax.Array, true_iou: jax.Array) -> jax.Array:
     return jnp.abs(score - jax.lax.stop_gradient(true_iou))
 
 
+# ---- the record -----------------------------------------------------------------------------------------------------
+
+
 WRITTEN = ("short_slot", "short_evicted", "prototype_slot", "prototype_evicted")
 """Fields of `Decision` that are -1 where nothing was written."""
-
-# ---- the record -----------------------------------------------------------------------------------------------------
 
 
 @struct.dataclass
