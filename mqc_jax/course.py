@@ -19,7 +19,7 @@ MIN_IOU, MIN_IOU_ALIKE = 0.3, 0.1
 """Predicted IoU x presence from which a mask is a sight: of any mask, and of one as large as the target.
 
 Of wrong masks three quarters have less than the former, and so have right ones of what the model is never sure of
-(docs/results.md).
+(docs/experiments.md).
 """
 
 _WHOLE_IOU, _WHOLE_AREA = 0.4, 0.65  # a sight of all of the target: of this quality, and so like in area to the others

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-# Chosen on the 78 targets of seed 905 (docs/results.md).
+# Chosen on the 78 targets of seed 905 (docs/experiments.md).
 _FOUND, _SURE, _BETTER = 0.5, 0.8, 0.15  # correlations
 _PAD = 1  # pixels of ground around the target: its edge is what is seen best
 _LEAST_SIDE, _LEAST_CONTRAST = 4, 1.0  # pixels and grey levels; there is no finding again what has less

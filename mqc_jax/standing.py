@@ -15,7 +15,7 @@ import numpy as np
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels of the frame, the latter two exclusive."""
 
-# Chosen on seeds 905, 911 and the roads of 921 and 922 (docs/results.md).
+# Chosen on seeds 905, 911 and the roads of 921 and 922 (docs/experiments.md).
 _SAME = 0.85  # correlation of what stands, with what was there
 _STAYS = 0.5  # IoU of the boxes of what stood, and of what has the mask in the frame after
 _APART = 5.0  # pixels from the target, then, at least, and either's length: else it may be a part of it

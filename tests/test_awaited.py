@@ -34,3 +34,8 @@ def test_over_the_ground_it_is_awaited_where_it_goes():
 def test_what_is_hidden_for_three_frames_or_to_the_end_is_not_awaited():
     assert awaited.waits(*moving(range(15, 17))) == []
     assert awaited.waits(*moving(range(15, 40))) == []
+
+
+def test_edges_that_are_off_tell_the_place_worse():
+    every = [awaited.waits(*moving(range(15, 30)), edges)[0].off for edges in (0.0, 0.1, 2.0)]
+    assert every[0] < 1e-6 < every[1] < 1 < every[2] < 20
