@@ -1,9 +1,12 @@
 """Where is a target lost? J&F of followed targets, and what was the matter in the frames in which they are not there.
 
-    python benchmarks/lost.py --data_dir DATA --checkpoint RUN_OR_CHECKPOINT [--start text] [--workers 2]
+    python benchmarks/lost.py --data_dir DATA --checkpoint RUN_OR_CHECKPOINT [--start text] [--remember truth]
+        [--workers 2]
 
 Every target starts from its true mask on frame 0, so that following alone is measured, or with `--start text` from its
-sentence; those that frame 0 does not show are left out. Frames that show the target are told apart into
+sentence; those that frame 0 does not show are left out. With `--remember truth` SAM2's memory holds the true masks of
+the frames that show the target, and nothing else (`true_memory.py`): the most that any memory could give. Frames that
+show the target are told apart into
 
     followed    J is at least 0.5
     poor        J is from 0.1 to 0.5
@@ -26,6 +29,7 @@ from typing import Any
 
 import numpy as np
 from absl import flags
+from true_memory import TrueMemory
 
 import mqc_jax
 from mqc_jax.course import MIN_IOU
@@ -42,6 +46,7 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Run or checkpoint; left o
 _MEMORY = flags.DEFINE_string("memory", None, "sam2 or dami in place of the checkpoint's own.")
 _CALIBRATION = flags.DEFINE_string("calibration", "none", "none or tmcc.")
 _START = flags.DEFINE_enum("start", "mask", ["mask", "text"], "What a target starts from.")
+_REMEMBER = flags.DEFINE_enum("remember", "own", ["own", "truth"], "Which masks are remembered.")
 _WORKERS = flags.DEFINE_integer("workers", 2, "Processes, each with a share of the sequences.", lower_bound=1)
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file for each target's numbers.")
 
@@ -74,8 +79,12 @@ def follow(part: int, parts: int, asked: dict[str, Any]) -> list[dict[str, Any]]
         if not expressions:
             continue
         truths = [[expression.mask(each) for each in labels] for expression in expressions]
-        given = [expression.text for expression in expressions]
-        tracker = tracker_of(model, given if asked["start"] == "text" else np.stack([truth[0] for truth in truths]))
+        if asked["remember"] == "truth":
+            tracker = TrueMemory(model, truths)
+        elif asked["start"] == "text":
+            tracker = tracker_of(model, [expression.text for expression in expressions])
+        else:
+            tracker = tracker_of(model, np.stack([truth[0] for truth in truths]))
         results = []
         for t in range(frames):
             results += tracker.push(source.frame(index, t))
@@ -105,6 +114,8 @@ def follow(part: int, parts: int, asked: dict[str, Any]) -> list[dict[str, Any]]
 def main(argv: list[str]) -> None:
     if not _DATA_DIR.value:
         raise UserError("--data_dir is missing; give the dataset's folder")
+    if (_REMEMBER.value, _START.value) == ("truth", "text"):
+        raise UserError("--remember truth remembers the true first mask, too; leave out --start text")
     switches = {"calibration": _CALIBRATION.value} | ({"memory": _MEMORY.value} if _MEMORY.value else {})
     asked = {
         "dataset": _DATASET.value,
@@ -112,6 +123,7 @@ def main(argv: list[str]) -> None:
         "split": _SPLIT.value,
         "checkpoint": _CHECKPOINT.value,
         "start": _START.value,
+        "remember": _REMEMBER.value,
         "switches": switches,
     }
     work = functools.partial(follow, parts=_WORKERS.value, asked=asked)
