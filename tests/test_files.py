@@ -89,3 +89,14 @@ def test_an_output_under_a_file_is_refused_with_a_sentence(tmp_path):
         ):
             pytest.fail("the body ran")
     assert tree(tmp_path) == {"file": "x"}
+
+
+def test_two_runs_do_not_write_to_one_folder_and_the_first_goes_on(tmp_path):
+    with files.staged(tmp_path) as staging:
+        (staging / "a").write_text("first")
+        with pytest.raises(UserError, match=r"another run is writing to .*; wait"), files.staged(tmp_path):
+            pass
+    assert tree(tmp_path) == {"a": "first"}
+    with files.staged(tmp_path) as staging:
+        (staging / "a").write_text("second")
+    assert tree(tmp_path) == {"a": "second"}
