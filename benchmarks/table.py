@@ -1,7 +1,7 @@
 """Table II on the project's own benchmark: four variants and three references, on one split, by one command.
 
     python benchmarks/table.py --output runs/table [--seeds 20260112,7,8] [--sequences 29] [--size 640] [--noise 1]
-        [--scenes roads] [--rivals moving] [--motion_words]
+        [--scenes roads] [--rivals moving] [--motion_words] [--clouds broken]
 
     baseline    SAM2's memory, the first mask as the model made it
     tmcc        the same, with the first mask calibrated by motion
@@ -41,6 +41,7 @@ _NOISE = flags.DEFINE_float("noise", 1.0, "Factor on the sensor noise.")
 _SCENES = flags.DEFINE_list("scenes", list(SCENES), "Scenes of the generated splits, as the generator's.")
 _RIVALS = flags.DEFINE_string("rivals", "all", "Whom sentences tell their object from, as the generator's.")
 _WORDS = flags.DEFINE_bool("motion_words", False, "Sentences say what moves, as the generator's.")
+_CLOUDS = flags.DEFINE_string("clouds", "one", "What passes over a target that clouds hide, as the generator's.")
 _SIZE = flags.DEFINE_integer("size", None, "Side that frames are resized to; left out: the checkpoint's own.")
 _TILE = flags.DEFINE_integer("tile", None, "As predict's.")
 _ROWS = flags.DEFINE_list("rows", list(ROWS), f"Rows to compute, of: {', '.join(ROWS)}.")
@@ -50,12 +51,12 @@ def split_of(seed: str, output: Path) -> VideoSource:
     """The generated test split of a seed, made where it is not there yet."""
     folder = output / "data" / seed
     options = {"size": parse_size(_FRAME_SIZE.value) if _FRAME_SIZE.value else None, "frames": _FRAMES.value}
-    options |= {"noise": _NOISE.value, "rivals": _RIVALS.value, "motion_words": _WORDS.value}
+    options |= {"noise": _NOISE.value, "rivals": _RIVALS.value, "motion_words": _WORDS.value, "clouds": _CLOUDS.value}
     card = folder / "test" / "card.json"
     if not card.is_file():
         write_split(folder, _SEQUENCES.value, int(seed), "test", scenes=_SCENES.value, **options)
     made = json.loads(card.read_text())["options"]
-    for name, default in (("noise", 1.0), ("rivals", "all"), ("motion_words", False)):
+    for name, default in (("noise", 1.0), ("rivals", "all"), ("motion_words", False), ("clouds", "one")):
         if made.get(name, default) != options[name]:
             there = made.get(name, default)
             raise UserError(f"{folder} was made with {name}={there}, not {options[name]}; give another --output")

@@ -98,6 +98,25 @@ def test_with_moving_rivals_a_sentence_may_fit_what_stands_and_nothing_else():
     assert changed == 3
 
 
+def test_broken_clouds_pass_over_what_one_cloud_would_and_over_nothing_else():
+    for index, hidden in ((0, False), (1, True), (5, True), (7, True)):
+        plan = plan_sequence(20260112, index, "test", frames=60, clouds="broken")
+        plain = plan_sequence(20260112, index, "test", frames=60)
+        assert plan.phrases == plain.phrases
+        np.testing.assert_array_equal(Masks(plan).labels(0), Masks(plain).labels(0))
+        assert ("occlusion" in plan.object_tags[1]) == hidden
+        if not hidden:
+            assert plan.clouds == plain.clouds
+            continue
+        covered = plan.areas[1] < 0.75 * np.median(plan.areas[1])
+        assert not covered[0]
+        begins = np.flatnonzero(np.diff(covered.astype(int)) == 1)
+        assert len(begins) >= 3
+        assert (~covered).mean() > 0.5
+        wind = {(round(c.vx, 9), round(c.vy, 9)) for c in plan.clouds if c.radius < min(plain.scene.half) * 0.2}
+        assert len(wind) == 1
+
+
 def test_motion_words_say_what_moves():
     plan, plain = plan_sequence(20260112, 3, "test", motion_words=True), plan_sequence(20260112, 3, "test")
     said = {p.object_id: p.text for p in plan.phrases}

@@ -56,11 +56,12 @@ def test_a_later_sequence_is_the_same_by_itself(written, tmp_path):
 def test_scenes_pass_over_others_and_change_nothing(written, tmp_path):
     scenes = [scene_of(i) for i in range(3)]
     wanted = scenes[1]
-    card = write_split(tmp_path, 1, seed=7, workers=1, scenes=[wanted], rivals="moving", **SMALL)
+    card = write_split(tmp_path, 1, seed=7, workers=1, scenes=[wanted], rivals="moving", clouds="broken", **SMALL)
     (name,) = (s["name"] for s in card["per_sequence"])
     assert name == f"train_{scenes.index(wanted):05d}"
     assert card["options"]["scenes"] == [wanted]
     assert card["options"]["rivals"] == "moving"
+    assert card["options"]["clouds"] == "broken"
     assert "what stands may fit" in (tmp_path / "train" / "README.md").read_text()
     ours, theirs = files(tmp_path), files(written[0])
     pictures = [name for name in ours if name.endswith((".jpg", ".png"))]
@@ -218,6 +219,7 @@ def command(output, *arguments):
         (["--sequences=1", "--scenes=road"], "unknown scene 'road'; did you mean 'roads'"),
         (["--sequences=1", "--scenes="], "no scene is named; known: airport, harbour, roads"),
         (["--sequences=1", "--rivals=movers"], "unknown rivals 'movers'"),
+        (["--sequences=1", "--clouds=brokn"], "unknown clouds 'brokn'; did you mean 'broken'"),
         (["--sequences=1", "--disable=fog"], "unknown difficulty 'fog'"),
         (["--sequences=1", "--frames=1"], "between 2 and 10000"),
     ],

@@ -3,11 +3,12 @@
 python -m mqc_jax.data.synthetic --output DIR --sequences N --seed S [--layout ref_youtube_vos|sat_mtb]
     [--split train|test] [--size HxW] [--frames N] [--disable clouds,noise] [--noise X] [--first N] [--workers N]
     [--scenes airport,harbour,roads] [--rivals all|moving] [--motion_words]
+    [--clouds one|broken]
 """
 
 from absl import flags
 
-from mqc_jax.data.synthetic.planning import DIFFICULTIES, RIVALS, SCENES
+from mqc_jax.data.synthetic.planning import CLOUDS, DIFFICULTIES, RIVALS, SCENES
 from mqc_jax.data.synthetic.write import parse_size, write_split
 from mqc_jax.errors import UserError, run
 
@@ -27,6 +28,7 @@ flags.DEFINE_string(
     "rivals", "all", f"whom a sentence tells its object from, of: {', '.join(RIVALS)}; moving: it may fit what stands"
 )
 flags.DEFINE_bool("motion_words", False, "sentences say whether their object moves: the moving car, the stationary car")
+flags.DEFINE_string("clouds", "one", f"what passes over a target that clouds are to hide, of: {', '.join(CLOUDS)}")
 flags.DEFINE_integer("workers", None, "processes; all cores by default")
 
 
@@ -54,6 +56,7 @@ def main(argv: list[str]) -> int | None:
         scenes=[name.strip() for name in FLAGS.scenes if name.strip()],
         rivals=FLAGS.rivals,
         motion_words=FLAGS.motion_words,
+        clouds=FLAGS.clouds,
     )
     print(
         f"{card['sequences']} sequences, {card['frames']} frames, {card['expressions']} expressions in {FLAGS.output}"

@@ -12,6 +12,7 @@ from mqc_jax.data.synthetic.silhouettes import LONGEST, SPEED, SUPERCLASS, draw
 from mqc_jax.data.synthetic.vehicles import TRAIN_CAR
 
 _MAX_OBJECTS = 200
+_BROKEN = 4, 8  # clouds, the latter exclusive
 
 
 @dataclass(frozen=True)
@@ -226,13 +227,16 @@ class Casting:
                     )
         return out
 
-    def clouds(self, target: Actor, extra: int) -> tuple[Cloud, ...]:
-        """With the wish, a cloud that passes over the target midway through the sequence; and `extra` others."""
+    def clouds(self, target: Actor, extra: int, broken: bool = False) -> tuple[Cloud, ...]:
+        """With the wish, a cloud that passes over the target midway, or several small ones; and `extra` others."""
         rng, frames, short = self.rng, self.frames, float(min(self.half))
         out = []
         for k in range(extra + 1):
             aimed = k == 0
             if aimed and self.wishes.hidden != "cloud":
+                continue
+            if aimed and broken:
+                out.extend(self._broken_clouds(target))
                 continue
             long = whole(target)
             radius = max(1.2 * long, short * rng.uniform(0.3, 0.5)) if aimed else short * rng.uniform(0.2, 0.5)
@@ -251,10 +255,35 @@ class Casting:
             opacity = 0.97 if aimed else rng.uniform(0.35, 0.97)
             stretch, angle = rng.uniform(0.95, 1.3), rng.uniform(0, np.pi)
             cloud = Cloud(*map(float, (*where, *velocity, radius, opacity, stretch, angle)), int(rng.integers(2**31)))
-            start = _course(target, np.array([0.0]))[0]
-            if aimed or np.hypot(cloud.x - start[0], cloud.y - start[1]) > 1.4 * radius + long:
+            if aimed or self._begins_clear(cloud, target):
                 out.append(cloud)
         return tuple(out)
+
+    def _broken_clouds(self, target: Actor) -> list[Cloud]:
+        """Fair-weather clouds about as large as the target, one wind carrying them over it one after another."""
+        rng, frames, long = self.rng, self.frames, whole(target)
+        count = int(rng.integers(*_BROKEN))
+        size = max(0.5 * long, 14 * self.gsd)
+        heading = rng.uniform(0, 2 * np.pi)
+        # Relative to the target: each covers it for a part of the time until the next one comes.
+        pace = (2 * size + 0.6 * long) / (0.5 * frames / count) * rng.uniform(0.7, 1.3)
+        start, end = _course(target, np.array([0.0, frames - 1.0]))
+        velocity = pace * np.array([np.cos(heading), np.sin(heading)]) + (end - start) / (frames - 1)
+        out = []
+        for k in range(count):
+            when = frames * (0.12 + 0.85 * (k + rng.uniform(0.3, 0.7)) / count)
+            where = _course(target, np.array([when]))[0] - velocity * when
+            radius, opacity = size * rng.uniform(0.9, 1.8), rng.uniform(0.7, 0.97)
+            shape = rng.uniform(0.95, 1.3), rng.uniform(0, np.pi)
+            cloud = Cloud(*map(float, (*where, *velocity, radius, opacity, *shape)), int(rng.integers(2**31)))
+            if self._begins_clear(cloud, target):
+                out.append(cloud)
+        return out
+
+    def _begins_clear(self, cloud: Cloud, target: Actor) -> bool:
+        """Whether a cloud leaves the target alone in the first frame, which is all that the expression may use."""
+        start = _course(target, np.array([0.0]))[0]
+        return bool(np.hypot(cloud.x - start[0], cloud.y - start[1]) > 1.4 * cloud.radius + whole(target))
 
 
 def _course(actor: Actor, times: np.ndarray) -> np.ndarray:

@@ -21,6 +21,8 @@ SCENES = ("airport", "harbour", "roads")
 """What the scenes show. Harbours are open water, too, and railways are among the roads."""
 RIVALS = ("all", "moving")
 """Whom a sentence must tell its object from."""
+CLOUDS = ("one", "broken")
+"""What passes over a target that clouds are to hide."""
 
 _ATTEMPTS = 240
 """Layouts tried for a sequence. A short one whose target must vanish and come back may take a hundred."""
@@ -91,6 +93,12 @@ def check_rivals(name: str) -> None:
         raise UserError(f"unknown rivals {name!r}{nearest(name, RIVALS)}; known: {', '.join(RIVALS)}")
 
 
+def check_clouds(name: str) -> None:
+    """Raises `UserError` where `name` is none of `CLOUDS`."""
+    if name not in CLOUDS:
+        raise UserError(f"unknown clouds {name!r}{nearest(name, CLOUDS)}; known: {', '.join(CLOUDS)}")
+
+
 def scene_of(index: int) -> str:
     """Which of `SCENES` sequence `index` shows, whatever its seed and split."""
     kinds = (0, 1, 2, 0, 1, 0, 2, 1, 0, 1)
@@ -107,6 +115,7 @@ def plan_sequence(
     noise: float = 1.0,
     rivals: str = "all",
     motion_words: bool = False,
+    clouds: str = "one",
 ) -> SequencePlan:
     """Plans sequence `index` of a split. It depends on these arguments alone, never on how many sequences there are.
 
@@ -121,12 +130,14 @@ def plan_sequence(
       rivals: "all": a sentence fits one object of the first frame alone. "moving": the pixels are the same, but what
         is the only one of its class in its cell that moves within the video is "the CLASS at the PLACE", although the
         sentence fits what stands there as well; only motion tells which is meant.
+      clouds: "one" passes over a target that clouds are to hide, or several small ones one after another, "broken".
       motion_words: sentences say "the moving yacht" of what moves within the video, and "the stationary yacht" else.
 
     Raises:
       UserError: a value is out of range.
     """
     check_rivals(rivals)
+    check_clouds(clouds)
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}")
     if seed < 0 or index < 0:
@@ -135,7 +146,7 @@ def plan_sequence(
     for attempt in range(_ATTEMPTS):
         # The first word is the attempt's, so that a failed layout does not disturb the streams of other sequences.
         streams = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index, attempt)).spawn(8)
-        plan = _attempt(streams, seed, index, split, size, frames, off, rivals, strict=attempt < 30)
+        plan = _attempt(streams, seed, index, split, size, frames, off, rivals, clouds, strict=attempt < 30)
         if plan is not None and motion_words:
             plan = replace(plan, phrases=tuple(_with_motion(plan, phrase) for phrase in plan.phrases))
         if plan is not None:
@@ -199,7 +210,7 @@ def _class_and_scale(rng, off, split, size, kind: int) -> tuple[str, float]:
     return best[1], best[2]
 
 
-def _attempt(streams, seed, index, split, size, frames, off, rivals, strict) -> SequencePlan | None:
+def _attempt(streams, seed, index, split, size, frames, off, rivals, clouds, strict) -> SequencePlan | None:
     rngs = [np.random.default_rng(s) for s in streams]
     rng, layout, cast_rng, sky, platform, light, look, noise = rngs
     test = split == "test"
@@ -245,7 +256,7 @@ def _attempt(streams, seed, index, split, size, frames, off, rivals, strict) -> 
         camera=np.zeros((frames, 3)) if "jitter" in off else jitter(platform, frames),
         exposure=np.ones(frames) if "illumination" in off else illumination(light, frames),
         tone=_tone(look, weak := "weak_saliency" not in off and _cycle(index, 10, 0.4 if test else 0.25, 16)),
-        clouds=Casting.clouds(casting, main, thin) if "clouds" not in off else (),
+        clouds=casting.clouds(main, thin, clouds == "broken") if "clouds" not in off else (),
         blur=0.0 if "blur" in off else float(look.uniform(0.55, 1.0)),
         noise=0.0 if "noise" in off else float(look.uniform(1.2, 3.2)),
         saliency=float(look.uniform(0.45, 0.7)) if weak else 1.0,

@@ -15,6 +15,7 @@ from mqc_jax.data.synthetic.layouts import finish_ref_youtube_vos, write_ref_you
 from mqc_jax.data.synthetic.planning import (
     SCENES,
     SPLITS,
+    check_clouds,
     check_disabled,
     check_rivals,
     plan_sequence,
@@ -81,6 +82,7 @@ def write_split(
     scenes: Iterable[str] = SCENES,
     rivals: str = "all",
     motion_words: bool = False,
+    clouds: str = "one",
 ) -> dict:
     """Writes a split of `sequences` sequences under `output` and returns its card.
 
@@ -95,7 +97,7 @@ def write_split(
       noise: factor on the sensor noise.
       first: number of the first sequence. Sequence i of a seed is the same whatever else is written.
       scenes: of `planning.SCENES`; sequences that show another are passed over, and numbers stay what they are.
-      rivals, motion_words: as `plan_sequence`'s.
+      rivals, motion_words, clouds: as `plan_sequence`'s.
 
     Raises:
       UserError: a value is out of range, the split is already there, or `output` cannot be written to.
@@ -124,12 +126,13 @@ def write_split(
     if not scenes:
         raise UserError(f"no scene is named; known: {', '.join(SCENES)}")
     check_rivals(rivals)
+    check_clouds(clouds)
     disable = tuple(sorted(check_disabled(disable)))
     old = _replaceable(output, split, layout)
     workers = max(1, min(sequences, workers or os.cpu_count() or 1))
     with staged(output) as staging:
         shared = {"seed": seed, "split": split, "size": size, "frames": frames, "disable": disable, "noise": noise}
-        shared |= {"rivals": rivals, "motion_words": motion_words}
+        shared |= {"rivals": rivals, "motion_words": motion_words, "clouds": clouds}
         numbers = itertools.islice((i for i in itertools.count(first) if scene_of(i) in scenes), sequences)
         jobs = [({"index": i} | shared, layout, str(staging)) for i in numbers]
         done = list(tqdm(in_order(_make, jobs, workers), total=sequences, unit="sequence", disable=not progress))
@@ -139,6 +142,7 @@ def write_split(
         options |= {"scenes": scenes} if set(scenes) != set(SCENES) else {}
         options |= {"rivals": rivals} if rivals != "all" else {}
         options |= {"motion_words": True} if motion_words else {}
+        options |= {"clouds": clouds} if clouds != "one" else {}
         card = json.loads(json.dumps(make_card(done, split, seed, options)))  # as a reader of the file gets it
         if old is not None:
             shutil.rmtree(old)
