@@ -175,6 +175,7 @@ class DamiConfig:
     min_presence: float = 0.5  # presence above which a frame may be remembered; 0: absent targets too
     min_quality: float = 0.25  # least presence times predicted IoU of a frame that may be remembered; 0: any
     min_usual_quality: float = 0.85  # least share of the median quality that a remembered frame's mask has; 0: any
+    max_usual_area: float = 1.6  # most times the median area that a remembered frame's mask has; 0: any
     history: int = 64  # past frames that a percentile or the median is taken over
     scorer_hidden: int = 32
 
@@ -462,6 +463,8 @@ def _check_dami(model: ModelConfig) -> None:
     for name in ("reliability", "min_presence", "min_quality", "min_usual_quality"):
         if not 0.0 <= getattr(dami, name) <= 1.0:
             raise UserError(f"model.dami.{name}={getattr(dami, name)} must lie in [0, 1]")
+    if dami.max_usual_area != 0 and not dami.max_usual_area >= 1:
+        raise UserError(f"model.dami.max_usual_area={dami.max_usual_area} must be at least 1, or 0 for any")
     if dami.eta < 0 or dami.elsewhere_radius < 0:
         raise UserError(f"model.dami.eta={dami.eta} and elsewhere_radius={dami.elsewhere_radius} must not be negative")
 

@@ -251,7 +251,10 @@ class View:
         self.results.append(Seen(result, window))
         self._number = number
         followed = match is not None and course.last[0] == number - 1
-        if box is not None and not stood:
+        # What has taken in its neighbour, or the cloud that comes, does not tell where the target went.
+        most = self.tracker.model.config.dami.max_usual_area
+        grown = before is not None and bool(most) and bool(result.memory["growth"][0] > most)
+        if box is not None and not stood and not grown:
             course.see(number, box, float(result.iou[0] * result.presence[0]), self._moved(match, number))
         if course.last is not None and course.last[0] == number:
             longest, side = max(*course.size, course.length), max(window.width, window.height)

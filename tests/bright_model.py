@@ -34,6 +34,7 @@ class Brightness:
     """In `Tracker`'s place: a target is what is bright. Its first mask waits for `lag` frames, as if calibrated."""
 
     lag = 0
+    grown: frozenset[int] = frozenset()  # numbers of frames whose masks a memory with gates holds for too large
 
     def __init__(self, model, texts=None, masks=None):
         self.looked, self.given, self.num_targets = [], 0, len(texts or masks)
@@ -66,13 +67,15 @@ class Brightness:
         self.given += 1
         facts = np.array([mask.any()])
         logits = np.zeros((1, 16, 16), np.float32)
+        growth = {"growth": np.array([2.0 if self.given - 1 in self.grown else 1.0])}
+        memory = growth if self.model.config.memory == "dami" else {}
         return FrameResult(
             self.given - 1,
             mask,
             logits,
             facts.astype(np.float32),
             facts.astype(np.float32),
-            {},
+            memory,
             {},
             np.zeros(1, int),
             facts,

@@ -67,6 +67,7 @@ def test_the_papers_values_are_the_defaults():
         ({"data": {"start": "last"}}, r"config\.data\.start='last' must be one of first, anywhere"),
         ({"data": {"clip_length": 0}}, r"clip_length=0 and max_stride=3 must be at least 1"),
         ({"model": {"dami": {"min_usual_quality": 1.5}}}, r"dami\.min_usual_quality=1\.5 must lie in \[0, 1\]"),
+        ({"model": {"dami": {"max_usual_area": 0.5}}}, r"dami\.max_usual_area=0\.5 must be at least 1, or 0 for any"),
         ({"loss": {"teacher_forcing": 1.5}}, r"teacher_forcing=1\.5 must lie in \[0, 1\]"),
         ({"optim": {"average": 1.0}}, r"config\.optim\.average=1\.0 must lie in \[0, 1\)"),
         ({"optim": {"rule": "muom"}}, r"config\.optim\.rule='muom' must be one of adamw, muon; did you mean"),

@@ -117,6 +117,7 @@ IMITATION = DamiConfig(
     min_presence=0.0,
     min_quality=0.0,
     min_usual_quality=0.0,
+    max_usual_area=0.0,
     reliability=1.0,
 )
 
@@ -146,7 +147,9 @@ def test_a_checkpoint_of_sam2s_memory_serves_without_training_but_not_the_other_
 
 
 def test_a_frame_that_is_passed_over_leaves_no_trace_but_its_time(model):
-    always = DamiConfig(gain_percentile=0.0, min_presence=0.0, min_quality=0.0, min_usual_quality=0.0)
+    always = DamiConfig(
+        gain_percentile=0.0, min_presence=0.0, min_quality=0.0, min_usual_quality=0.0, max_usual_area=0.0
+    )
     config = dataclasses.replace(CONFIG, dami=always)
     model, video = dataclasses.replace(model, config=config, net=functional.build(config)), tiny.frames(8)
     tracker = mqc_jax.Tracker(model, texts=TEXTS)
@@ -172,14 +175,17 @@ def test_a_frame_that_is_passed_over_leaves_no_trace_but_its_time(model):
 # ---- the gates ------------------------------------------------------------------------------------------------------
 
 
-def qualities(quality: np.ndarray, good: np.ndarray, config: DamiConfig) -> np.ndarray:
-    """Each frame's quality over the median of the good ones before it, of one target, in plain words."""
+def beside_usual(values: np.ndarray, good: np.ndarray, config: DamiConfig, least: float = 0.0) -> np.ndarray:
+    """Each frame's value over the median of the good ones before it, of one target, in plain words.
+
+    What is less than `least` of that median counts as that much of it later on.
+    """
     before, found = [], [1.0]
-    for now, counts in zip(quality[1:], good[1:], strict=True):
+    for now, counts in zip(values[1:], good[1:], strict=True):
         usual = np.median(before[-config.history :]) if before else now
         found.append(now / max(usual, 1e-9))
         if counts:
-            before.append(now)
+            before.append(max(now, least * usual))
     return np.array(found)
 
 
@@ -196,6 +202,7 @@ def test_five_hundred_frames_of_any_kind_leave_a_sound_memory(seed, ambiguity, c
         ambiguity_percentile=float(rng.choice([10, 100])),
         reliability=float(rng.choice([0.0, 0.5])),
         min_usual_quality=float(rng.choice([0.0, 0.85])),
+        max_usual_area=float(rng.choice([0.0, 1.1])),
     )
     steps, n, grid, size = 500, 2, 2, 8
     # Empty, full, faint and enormous; present and absent in bursts.
@@ -237,9 +244,15 @@ def test_five_hundred_frames_of_any_kind_leave_a_sound_memory(seed, ambiguity, c
     quality = np.where(shown, seen.ious.max(-1) / (1 + np.exp(-seen.presence_logits)), 0)
     good = present & (quality >= config.min_quality)
     assert (present & ~good).any()
-    beside = np.stack([qualities(quality[:, k], good[:, k], config) for k in range(n)], 1)
+    area = (seen.mask_logits > 0).mean((2, 3))
+    beside = np.stack([beside_usual(quality[:, k], good[:, k], config) for k in range(n)], 1)
+    sizes = np.stack([beside_usual(area[:, k], good[:, k], config, 0.97) for k in range(n)], 1)
+    np.testing.assert_allclose(decision.growth, sizes[1:], rtol=1e-5)
     np.testing.assert_allclose(decision.quality, beside[1:], rtol=1e-5)
     good &= beside >= config.min_usual_quality
+    if config.max_usual_area:
+        assert (good & (sizes > config.max_usual_area)).any()
+        good &= sizes <= config.max_usual_area
     np.testing.assert_array_equal(decision.visible, good[1:])
     # The anchor is what it was; nothing unseen is remembered; what is written is where the record says, and new.
     np.testing.assert_array_equal(end.feature.value[:, 0], start.feature.value[:, 0])
@@ -261,14 +274,17 @@ def test_five_hundred_frames_of_any_kind_leave_a_sound_memory(seed, ambiguity, c
     )
 
 
-def remembered(ious: list[float], empty: tuple[int, ...] = (), **switches: float) -> np.ndarray:
+def remembered(
+    ious: list[float], empty: tuple[int, ...] = (), columns: list[int] | None = None, **switches: float
+) -> np.ndarray:
     """Which of a target's frames after the first may be remembered; its masks have these predicted IoUs.
 
-    `empty` are the frames whose mask has no pixel.
+    `empty` are the frames whose mask has no pixel; the others' have 20 rows of `columns` pixels, or of 20.
     """
     config = DamiConfig(**switches)
     logits = np.full((len(ious), 1, 64, 64), -10.0, np.float32)
-    logits[np.setdiff1d(np.arange(len(ious)), empty), 0, 10:30, 10:30] = 10.0
+    for t in set(range(len(ious))) - set(empty):
+        logits[t, 0, 10:30, 10 : 10 + (columns[t] if columns else 20)] = 10.0
     entry = np.zeros((len(ious), 1, 4, 4, 2), np.float32)
     sure = np.full((len(ious), 1), 9.0, np.float32)
     three = np.array(ious, np.float32)[:, None, None].repeat(3, 2)
@@ -294,10 +310,26 @@ def test_a_mask_that_is_worse_than_this_targets_masks_are_is_not_remembered():
     assert late[60:].all()
 
 
+def test_a_mask_that_has_grown_is_not_remembered_unless_it_stays_so():
+    # It takes in what lies beside it, whose edge is the sharper one; a part is for the quality to tell.
+    sides = [20] * 20 + [21, 26, 32, 33, 46, 20, 10, 4, 20]
+    ious = [0.8] * 22 + [0.85] * 3 + [0.8] * 4
+    np.testing.assert_array_equal(remembered(ious, columns=sides), np.array(sides[1:]) <= 32)
+    assert remembered(ious, columns=sides, max_usual_area=0.0).all()
+    # Nor do the parts that a cloud leaves become the usual size.
+    assert remembered([0.8] * 80, columns=[20] * 20 + [4] * 40 + [20] * 20).all()
+    # What comes out from where it was hidden at first is larger for good, and what comes nearer grows slowly.
+    late = remembered([0.8] * 120, columns=[20] * 30 + [40] * 90)
+    assert not late[29:58].any()
+    assert late[60:].all()
+    assert remembered([0.8] * 160, columns=[10 + t // 4 for t in range(160)]).all()
+
+
 def test_an_empty_mask_is_not_remembered_however_sure_the_decoder_is():
     np.testing.assert_array_equal(remembered([0.9] * 8, empty=(3, 4)), [True, True, False, False, True, True, True])
     assert not remembered([0.9] * 4, empty=(0, 1, 2, 3)).any()
-    assert remembered([0.9] * 4, empty=(1, 2), min_quality=0.0, min_usual_quality=0.0).all()
+    always = {"min_quality": 0.0, "min_usual_quality": 0.0, "max_usual_area": 0.0}
+    assert remembered([0.9] * 4, empty=(1, 2), **always).all()
 
 
 def test_an_absent_target_is_not_remembered(model):
@@ -322,6 +354,7 @@ def learning(tiny_checkpoint):
         min_presence=0.0,
         min_quality=0.0,
         min_usual_quality=0.0,
+        max_usual_area=0.0,
     )
     net = functional.build(dataclasses.replace(CONFIG, dami=open_gates))
     params, note = checkpoint.init_from(tiny_checkpoint, functional.init(net))

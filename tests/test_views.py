@@ -262,6 +262,28 @@ def test_a_double_that_stood_there_before_does_not_lead_the_window_away(tiny_mod
     assert view.course.last == (49, 100 + 5 * 49 + 9, 209)
 
 
+@pytest.mark.parametrize("memory", ["sam2", "dami"])
+def test_what_the_gates_hold_for_too_large_does_not_lead_the_window_away(tiny_model, monkeypatch, memory):
+    """A boat passes under a bridge, off which a cloud drifts; a memory with gates says that the masks have grown."""
+    bright_model.ground_on_brightness(monkeypatch)
+    monkeypatch.setattr(views, "Tracker", bright_model.Brightness)
+    monkeypatch.setattr(bright_model.Brightness, "grown", frozenset(range(14, 34)))
+    rng = np.random.default_rng(5)
+    water, boat = rng.integers(20, 60, (480, 640, 3), np.uint8), rng.integers(150, 255, (18, 18, 3), np.uint8)
+    session = TiledTracker(tiny_model.replace(memory=memory), texts=["the boat at the left"], tile=88)
+    for t in range(50):
+        frame = water.copy()
+        frame[200:218, 100 + 5 * t : 118 + 5 * t] = boat
+        if 14 <= t < 34:
+            frame[190:232, 160:280] = 60
+            frame[204 + 3 * (t - 14) : 222 + 3 * (t - 14), 175:193] = 160 + t
+        (out,) = session.push(frame)
+    (view,) = session._views.values()
+    follows = out.masks[0, 200:218, 100 + 5 * 49 : 118 + 5 * 49].all()
+    assert follows == (memory == "dami")
+    assert not follows or view.course.last == (49, 100 + 5 * 49 + 9, 209)
+
+
 def test_what_a_cloud_hides_is_awaited_where_it_goes_over_the_ground(tiny_model, monkeypatch):
     """The picture drifts and shakes, and a cloud comes over the boat from the left: its rest moves otherwise."""
     bright_model.ground_on_brightness(monkeypatch)

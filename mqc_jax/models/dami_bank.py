@@ -15,6 +15,8 @@ from mqc_jax.models import memory_bank, registration
 from mqc_jax.models.memory_bank import MemoryBank, Slots
 from mqc_jax.models.registration import Decision, Past
 
+_LEAST_SHARE = 0.97  # of the usual area, which therefore shrinks by that much in half of the history at most
+
 
 @struct.dataclass
 class DecoupledBank(MemoryBank):
@@ -24,7 +26,7 @@ class DecoupledBank(MemoryBank):
       score: float32 [N, K], eq. 23's when a prototype was written.
       novelty, divergence: what thresholds are percentiles of.
       quality: presence times predicted IoU of every frame whose mask was good.
-      areas: shares of the frame that the target covered while it was visible.
+      areas: shares of the frame that such masks covered, at least nearly the median of those before.
       last_area: float32 [N], of the frame before this one.
     """
 
@@ -113,7 +115,12 @@ def register(
     # news, too, and in every frame.
     median = registration.percentile(bank.quality, 50.0)
     usual_quality = jnp.where(bank.quality.count > 0, median, quality)
+    # And a target does not grow: a mask that does has taken in what lies beside it, whose edge may be the sharper one.
+    usual_area = jnp.where(bank.areas.count > 0, registration.percentile(bank.areas, 50.0), now)
+    growth = now / jnp.maximum(usual_area, 1e-9)
     visible = good & (quality >= config.min_usual_quality * usual_quality)
+    if config.max_usual_area:
+        visible &= growth <= config.max_usual_area
 
     # Short-term: an entry is compared as it would be stored, so that what eq. 21 fades out is no news.
     chosen = jnp.take_along_axis(maps.hypotheses, maps.ious.argmax(1)[:, None, None, None], axis=1)[:, 0]
@@ -166,6 +173,7 @@ def register(
         score=score,
         score_threshold=tau_reg,
         quality=quality / jnp.maximum(usual_quality, 1e-9),
+        growth=growth,
         visible=visible,
         novel=novel,
         ambiguous=ambiguous,
@@ -185,6 +193,7 @@ def register(
         novelty=registration.note(bank.novelty, novelty, visible),
         divergence=registration.note(bank.divergence, divergence, visible),
         quality=registration.note(bank.quality, quality, good),
-        areas=registration.note(bank.areas, now, visible),
+        # A part must not become the usual size: under a cloud there are many.
+        areas=registration.note(bank.areas, jnp.maximum(now, _LEAST_SHARE * usual_area), good),
         last_area=now,
     ), decision
