@@ -19,7 +19,7 @@ from mqc_jax.checkpoint import Model
 from mqc_jax.errors import UserError
 from mqc_jax.groups import Group, Target, form
 
-KEY, FORMAT = "mqc_jax_stream", 6
+KEY, FORMAT = "mqc_jax_stream", 7
 
 
 @dataclasses.dataclass(frozen=True)

@@ -252,8 +252,7 @@ class View:
         self._number = number
         followed = match is not None and course.last[0] == number - 1
         # What has taken in its neighbour, or the cloud that comes, does not tell where the target went.
-        most = self.tracker.model.config.dami.max_usual_area
-        grown = before is not None and bool(most) and bool(result.memory["growth"][0] > most)
+        grown = before is not None and result.memory["grown"][0]
         if box is not None and not stood and not grown:
             course.see(number, box, float(result.iou[0] * result.presence[0]), self._moved(match, number))
         if course.last is not None and course.last[0] == number:

@@ -67,8 +67,7 @@ class Brightness:
         self.given += 1
         facts = np.array([mask.any()])
         logits = np.zeros((1, 16, 16), np.float32)
-        growth = {"growth": np.array([2.0 if self.given - 1 in self.grown else 1.0])}
-        memory = growth if self.model.config.memory == "dami" else {}
+        memory = {"grown": np.array([self.given - 1 in self.grown])} if self.model.config.memory == "dami" else {}
         return FrameResult(
             self.given - 1,
             mask,

@@ -26,7 +26,8 @@ class DecoupledBank(MemoryBank):
       score: float32 [N, K], eq. 23's when a prototype was written.
       novelty, divergence: what thresholds are percentiles of.
       quality: presence times predicted IoU of every frame whose mask was good.
-      areas: shares of the frame that such masks covered, at least nearly the median of those before.
+      areas: shares of the frame that such masks covered, if not too large, and at least nearly the median before.
+      grown: int32 [N], how many of the latest such masks were too large.
       last_area: float32 [N], of the frame before this one.
     """
 
@@ -35,6 +36,7 @@ class DecoupledBank(MemoryBank):
     divergence: Past
     quality: Past
     areas: Past
+    grown: jax.Array
     last_area: jax.Array
 
 
@@ -71,6 +73,7 @@ def begin(config: DamiConfig, entry: jax.Array, pointer: jax.Array, mask_logits:
         divergence=Past.empty(n, config.history),
         quality=Past.empty(n, config.history),
         areas=Past.empty(n, config.history),
+        grown=jnp.zeros(n, jnp.int32),
         last_area=registration.area(mask_logits),
     )
 
@@ -116,11 +119,13 @@ def register(
     median = registration.percentile(bank.quality, 50.0)
     usual_quality = jnp.where(bank.quality.count > 0, median, quality)
     # And a target does not grow: a mask that does has taken in what lies beside it, whose edge may be the sharper one.
+    # What stays so is its size after all: it came out from where it was hidden.
     usual_area = jnp.where(bank.areas.count > 0, registration.percentile(bank.areas, 50.0), now)
     growth = now / jnp.maximum(usual_area, 1e-9)
-    visible = good & (quality >= config.min_usual_quality * usual_quality)
-    if config.max_usual_area:
-        visible &= growth <= config.max_usual_area
+    larger = good & (growth > config.max_usual_area) & (config.max_usual_area > 0)
+    in_a_row = jnp.where(good, jnp.where(larger, bank.grown + 1, 0), bank.grown)
+    grown = larger & (in_a_row <= config.history // 2)
+    visible = good & (quality >= config.min_usual_quality * usual_quality) & ~grown
 
     # Short-term: an entry is compared as it would be stored, so that what eq. 21 fades out is no news.
     chosen = jnp.take_along_axis(maps.hypotheses, maps.ious.argmax(1)[:, None, None, None], axis=1)[:, 0]
@@ -174,6 +179,7 @@ def register(
         score_threshold=tau_reg,
         quality=quality / jnp.maximum(usual_quality, 1e-9),
         growth=growth,
+        grown=grown,
         visible=visible,
         novel=novel,
         ambiguous=ambiguous,
@@ -194,6 +200,7 @@ def register(
         divergence=registration.note(bank.divergence, divergence, visible),
         quality=registration.note(bank.quality, quality, good),
         # A part must not become the usual size: under a cloud there are many.
-        areas=registration.note(bank.areas, jnp.maximum(now, _LEAST_SHARE * usual_area), good),
+        areas=registration.note(bank.areas, jnp.maximum(now, _LEAST_SHARE * usual_area), good & ~grown),
+        grown=in_a_row,
         last_area=now,
     ), decision

@@ -288,7 +288,8 @@ class Decision:
       divergence: float32, eq. 22 (or a box IoU, see `ambiguity`); `divergence_threshold`: tau_amb(t), -inf likewise.
       score: float32 in (0, 1), eq. 23; `score_threshold`: tau_reg, -inf where other signs than the score decide.
       quality: float32, presence times predicted IoU over the median of the good frames before, or itself.
-      growth: float32, the mask's area over the median of the good frames before, or 1.
+      growth: float32, the mask's area over the median of the good frames before, or 1; `grown`: bool, it is so good and
+        so much larger that it has taken in something else.
       visible: bool, the target was judged present, and its mask good, also beside those before, to be remembered at
         all.
       novel, ambiguous, reliable: bool, the gates of eqs. 20, 22 and 24.
@@ -307,6 +308,7 @@ class Decision:
     score_threshold: jax.Array
     quality: jax.Array
     growth: jax.Array
+    grown: jax.Array
     visible: jax.Array
     novel: jax.Array
     ambiguous: jax.Array
@@ -332,6 +334,7 @@ class Decision:
             score_threshold=never,
             quality=jnp.ones(targets, jnp.float32),
             growth=jnp.ones(targets, jnp.float32),
+            grown=no,
             visible=no,
             novel=no,
             ambiguous=no,
