@@ -31,6 +31,7 @@ def computed(row: str, data: Path, output: Path) -> dict:
         ("table.json", {}, "dami", 0, 2),
         ("table_moving.json", {"rivals": "moving"}, "full", 25, 1),
         ("table_long.json", {"rivals": "moving", "frames": 225}, "dami", 13, 1),
+        ("table_broken.json", {"rivals": "moving", "clouds": "broken"}, "dami", 1, 1),
     ],
 )
 def test_a_recorded_row_is_what_the_shipped_checkpoint_gives(table, options, row, first, sequences, tmp_path):
