@@ -25,7 +25,7 @@ from test_video_parity import TINY, moving_scene
 from torch_parity import randomise, relative
 
 import mqc_jax
-from mqc_jax import checkpoint, convert_sam2, converted
+from mqc_jax import checkpoint, convert_sam2, converted, verify_sam2
 from mqc_jax.config import ModelConfig, parse
 from mqc_jax.convert import flax_to_torch
 from mqc_jax.errors import UserError
@@ -71,7 +71,7 @@ def sam2(official):
 def huggingface(sam2, tmp_path_factory) -> Path:
     """The same weights as `transformers` writes them."""
     folder = tmp_path_factory.mktemp("huggingface")
-    convert_sam2.torch_model(CONFIG, sam2.params).save_pretrained(folder)
+    verify_sam2.torch_model(CONFIG, sam2.params).save_pretrained(folder)
     return folder
 
 
@@ -139,7 +139,7 @@ def test_both_forms_give_the_same_parameters(sam2, huggingface, tmp_path):
 
 
 def test_huggingfaces_model_computes_what_ours_computes(sam2):
-    differences = convert_sam2.verify(sam2.config, sam2.params, CONFIG.image_size)
+    differences = verify_sam2.verify(sam2.config, sam2.params, CONFIG.image_size)
     assert list(differences) == ["image embedding", "memory features", "mask logits"]
     assert max(differences.values()) < 1e-4, differences
 
@@ -372,7 +372,7 @@ def test_missing_input_and_an_existing_checkpoint_are_refused(official, folder, 
 
 
 def test_verify_passes_and_a_defect_fails_it_with_nothing_written(official, tool, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(tool, "verify", lambda config, params: convert_sam2.verify(config, params, CONFIG.image_size))
+    monkeypatch.setattr(tool, "verify", lambda config, params: verify_sam2.verify(config, params, CONFIG.image_size))
     command(tool, sam2=official, output=tmp_path / "good", verify=True)
     assert capsys.readouterr().out.count("largest difference from PyTorch") == 3
     assert (tmp_path / "good" / "config.json").is_file()

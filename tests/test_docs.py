@@ -325,12 +325,12 @@ def bring_weights(place: Path) -> None:
     import torch
     import transformers
 
-    from mqc_jax import convert_sam2
+    from mqc_jax import convert_sam2, verify_sam2
     from mqc_jax.text import Tokenizer
 
     torch.save({"model": sam2.oracle(sam2.CONFIG).state_dict()}, place / "official.pt")
     read = convert_sam2.convert_sam2(place / "official.pt", {"mini": dataclasses.asdict(sam2.CONFIG.hiera)})
-    convert_sam2.torch_model(sam2.CONFIG, read.params).save_pretrained(place / "sam2.1-hiera-tiny")
+    verify_sam2.torch_model(sam2.CONFIG, read.params).save_pretrained(place / "sam2.1-hiera-tiny")
     tokenizer = Tokenizer.default()
     bert = transformers.BertConfig(
         vocab_size=tokenizer.vocab_size,

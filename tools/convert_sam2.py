@@ -12,8 +12,9 @@ from absl import flags
 
 from mqc_jax import converted
 from mqc_jax.convert_bert import convert_bert
-from mqc_jax.convert_sam2 import VERIFY_LIMIT, ConvertedSam2, convert_sam2, verify
+from mqc_jax.convert_sam2 import ConvertedSam2, convert_sam2
 from mqc_jax.errors import UserError, run
+from mqc_jax.verify_sam2 import VERIFY_LIMIT, verify
 
 _SAM2 = flags.DEFINE_string("sam2", None, "Official .pt file, or Hugging Face's folder or .safetensors file.")
 _BERT = flags.DEFINE_string("bert", None, "Hugging Face folder with a BERT-family encoder.")
