@@ -18,7 +18,8 @@ import tensorflow_datasets as tfds
 from test_expressions import matches
 
 from mqc_jax.data import build_bench, sat_mtb
-from mqc_jax.data.build_bench import Options, build, read_test_list, scan_sequence
+from mqc_jax.data.bench_scan import scan_sequence
+from mqc_jax.data.build_bench import Options, build, read_test_list
 from mqc_jax.data.rs_rvos_bench.rs_rvos_bench_dataset_builder import Builder
 from mqc_jax.data.source import open_source
 from mqc_jax.data.synthetic import write_split
