@@ -181,7 +181,7 @@ class Course:
         Those of a target that a cloud is covering are soon the cloud's, and would take it along.
         """
         share, pixels = _STRAY
-        x, y = self._ahead(frame)
+        x, y = self.ahead(frame)
         off = np.hypot(middle[0] - x, middle[1] - y)
         return not self.known or bool(off <= pixels + share * np.hypot(*self.speed))
 
@@ -197,11 +197,12 @@ class Course:
         """
         if self.last is None:
             return None
-        x, y = self._ahead(frame) if frame - self.last[0] > 1 else self.last[1:]
+        x, y = self.ahead(frame) if frame - self.last[0] > 1 else self.last[1:]
         width, height = self.size
         return x - width / 2, y - height / 2, x + width / 2, y + height / 2
 
-    def _ahead(self, frame: int) -> tuple[float, float]:
+    def ahead(self, frame: int) -> tuple[float, float]:
+        """x, y of the target's middle in a frame, if it goes on from its last sight as it went; there must be one."""
         seen, x, y = self.last
         across, down = self.speed
         return x + across * (frame - seen), y + down * (frame - seen)
@@ -212,7 +213,7 @@ class Course:
         lengths, pixels, share = _GROWTH
         drift = pixels + share * np.hypot(*self.speed) if self.known else _FAST
         slack = self.length / 2 + _SLACK + unseen * (lengths * self.length + drift)
-        return min(np.hypot(x - px, y - py) for px, py in (self._ahead(frame), self.last[1:])) <= slack
+        return min(np.hypot(x - px, y - py) for px, py in (self.ahead(frame), self.last[1:])) <= slack
 
     @property
     def known(self) -> bool:

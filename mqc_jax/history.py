@@ -62,6 +62,8 @@ class TargetHistory:
       found_late: whether the first frame was without it, and a later one was not.
       stood_frames, first_stood: in how many frames, and first in which, its mask was of something that had stood there
         when it was elsewhere (`standing`).
+      trimmed_frames, first_trimmed: likewise, of those whose mask had grown and is shown no larger than it was
+        (`outline`).
       changes: frames from which on another object was followed (`rivals`); each of those that a sentence may mean sets
         off once at most, so that they are few.
     """
@@ -79,6 +81,8 @@ class TargetHistory:
     found_late: bool = False
     stood_frames: int = 0
     first_stood: int | None = None
+    trimmed_frames: int = 0
+    first_trimmed: int | None = None
     changes: list[int] = dataclasses.field(default_factory=list)
     _is_lost: bool = False
 
@@ -89,6 +93,7 @@ class TargetHistory:
         frame_px: int,
         number: int | None = None,
         stood: bool = False,
+        trimmed: bool = False,
         rechosen: bool = False,
     ) -> None:
         """Appends the next frame, whose number is how many there were where none is given."""
@@ -98,6 +103,9 @@ class TargetHistory:
         if stood:
             self.stood_frames += 1
             self.first_stood = number if self.first_stood is None else self.first_stood
+        if trimmed:
+            self.trimmed_frames += 1
+            self.first_trimmed = number if self.first_trimmed is None else self.first_trimmed
         if self.frames == 0:
             self.first_area_px = area_px
         if area_px > 0:
@@ -132,10 +140,14 @@ class TargetHistory:
         if self.num_gaps > len(self.gaps):
             told.append(f"{self.num_gaps - len(self.gaps)} further gaps are not listed")
         if self.stood_frames:
-            frames = f"{self.stood_frames} frames" if self.stood_frames > 1 else "one frame"
             told.append(
-                f"in {frames}, first in {self.first_stood}, the mask is of something that had stood there before, "
-                "which was not followed"
+                f"in {_frames(self.stood_frames)}, first in {self.first_stood}, the mask is of something that had "
+                "stood there before, which was not followed"
+            )
+        if self.trimmed_frames:
+            told.append(
+                f"in {_frames(self.trimmed_frames)}, first in {self.first_trimmed}, the mask had taken in something "
+                "beside the target, and is shown no larger than it was"
             )
         if self.changes:
             told.append(
@@ -156,10 +168,15 @@ class TargetHistory:
             "gaps": [list(gap) for gap in self.gaps],
             "num_gaps": self.num_gaps,
             "stood_frames": self.stood_frames,
+            "trimmed_frames": self.trimmed_frames,
             "changes": self.changes,
             "mean_area": float(sum(bucket[1] for bucket in self.area.buckets) / max(self.frames, 1)),
             "max_area": float(area[:, 3].max()) if len(area) else 0.0,
         }
+
+
+def _frames(count: int) -> str:
+    return f"{count} frames" if count > 1 else "one frame"
 
 
 class Gallery:

@@ -210,12 +210,12 @@ class _Session:
                 f"masks of frame {index} are {masks.shape}, due are {len(self.texts)} of {frame.shape[:2]}"
             )
         never = np.zeros(len(masks), bool)
-        stood, rechosen = (out.memory.get(name, never) for name in ("stood", "rechosen"))
+        facts = {name: out.memory.get(name, never) for name in ("stood", "trimmed", "rechosen")}
         for target, mask in enumerate(masks):
             write_mask(self.folder / "masks" / f"{target:02d}" / f"{index:05d}.png", mask)
             area = int(np.count_nonzero(mask))
-            told = bool(stood[target]), bool(rechosen[target])
-            self.targets[target].add(float(out.presence[target]), area, mask.size, index, *told)
+            told = {name: bool(values[target]) for name, values in facts.items()}
+            self.targets[target].add(float(out.presence[target]), area, mask.size, index, **told)
             self._rows.writerow([index, target, f"{float(out.presence[target]):.4f}", area, *_place(mask, area)])
         self._write_geo(index, masks, out.presence)
         if decides(out.memory):

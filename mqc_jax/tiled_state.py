@@ -26,7 +26,7 @@ from mqc_jax.tile_search import Found
 from mqc_jax.tiling import Window
 from mqc_jax.tracker import Tracker
 
-KEY, FORMAT = "mqc_jax_tiles", 15
+KEY, FORMAT = "mqc_jax_tiles", 16
 _ARRAYS = ("masks", "mask_logits", "presence", "iou", "targets", "started")
 _TABLES = ("memory", "evidence")
 _NO_MAP = np.zeros((1, 1), np.float32)  # only a first frame's result shows where it was searched
@@ -38,7 +38,8 @@ class ViewState(NamedTuple):
 
     `frames` are those held back until the first mask is settled, `rivals` what else may be meant, with the latest
     frames, or None. `searched` is None once frame 0's result was given, `pattern` where the target cannot be looked for
-    by its pixels, and `number` the last result's frame, in the tracker's count.
+    by its pixels, `outline` where no mask was fit to be remembered or none is asked to be, and `number` the last
+    result's frame, in the tracker's count.
     """
 
     tracker: Tracker
@@ -49,6 +50,7 @@ class ViewState(NamedTuple):
     results: list[tuple[FrameResult, Window]]
     searched: np.ndarray | None
     pattern: Pattern | None
+    outline: np.ndarray | None
     number: int
     rivals: Rivals | None
 
@@ -121,6 +123,8 @@ def write(path: str | Path, model: Model, state: TiledState) -> None:
         arrays[f"tracker{i}"] = np.frombuffer(_saved(view.tracker), np.uint8)
         if view.pattern is not None:
             arrays |= {f"pixels{i}": view.pattern.pixels, f"weight{i}": view.pattern.weight}
+        if view.outline is not None:
+            arrays[f"outline{i}"] = view.outline
         if view.searched is not None:
             arrays[f"searched{i}"] = view.searched
         for k, (result, _) in enumerate(view.results):
@@ -243,7 +247,11 @@ def _view(path: str | Path, model: Model, fact: dict, arrays: dict[str, np.ndarr
     rivals = None
     if "rivals" in fact:
         rivals, frames = _rivals(fact, arrays, frames, model), []
-    return ViewState(tracker, window, course, standing, frames, results, searched, known, fact["number"], rivals)
+    outline = arrays.get(f"outline{i}")
+    if outline is not None and (outline.ndim != 2 or outline.dtype != np.bool_):
+        raise ValueError(f"the outline of target {i} is no mask")
+    number = fact["number"]
+    return ViewState(tracker, window, course, standing, frames, results, searched, known, outline, number, rivals)
 
 
 def _rivals(fact: dict, arrays: dict[str, np.ndarray], frames: list[Shot], model: Model) -> Rivals:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mqc_jax import pace, paths, tile_search
+from mqc_jax import outline, pace, paths, tile_search
 from mqc_jax.checkpoint import Model
 from mqc_jax.course import Box, Course, Moved
 from mqc_jax.ground import Shot
@@ -60,6 +60,7 @@ class View:
         self.rivals: Rivals | None = None
         self._searched = searched
         self._pattern: pace.Pattern | None = None  # how the target looked at its last sight
+        self._outline: np.ndarray | None = None  # of its last mask that was fit to be remembered
         self._number = -1  # of the last result, in the tracker's frames; -1: none yet
 
     @classmethod
@@ -136,6 +137,7 @@ class View:
             results=results,
             searched=self._searched,
             pattern=self._pattern,
+            outline=self._outline,
             number=self._number,
             rivals=self.rivals,
         )
@@ -146,7 +148,7 @@ class View:
         view = cls(state.tracker, state.window, size, start, state.searched)
         view.rivals = state.rivals
         view.course, view.standing, view.frames = state.course, state.standing, list(state.frames)
-        view._pattern, view._number = state.pattern, state.number
+        view._pattern, view._outline, view._number = state.pattern, state.outline, state.number
         view.results.extend(Seen(*one) for one in state.results)
         return view
 
@@ -219,10 +221,14 @@ class View:
         if last is not None and last[0] < self._number:
             self._follow(number)
         match = None if self._pattern is None else self._keep_pace(shot.pixels, last)
-        controlled = self.tracker.model.config.memory == "dami"
-        before = self.tracker._memories() if controlled and self.course.last is not None else None
+        before = self.tracker._memories() if self._controlled and self.course.last is not None else None
         (result,) = self.tracker.push(self._cut(shot.pixels))
         self._keep(shot, result, match, before)
+
+    @property
+    def _controlled(self) -> bool:
+        """Whether the memory chooses what it remembers."""
+        return self.tracker.model.config.memory == "dami"
 
     def _cut(self, frame: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(self.window.cut(frame))
@@ -245,14 +251,22 @@ class View:
             result = self.tracker._pass_over(result, before)
         if result.evidence:
             result = dataclasses.replace(result, evidence=self._on_frame(result.evidence, window))
-        facts, self.facts = {"stood": stood, **self.facts}, {}
+        # What has taken in its neighbour, or the cloud that comes, does not tell where the target went.
+        grown = before is not None and result.memory["grown"][0]
+        trimmed = False
+        if grown and self._outline is not None:
+            mask = outline.within(result.masks[0], self._outline, course.ahead(number), window)
+            trimmed = bool((mask != result.masks[0]).any())
+            result = dataclasses.replace(result, masks=mask[None])
+        elif self._controlled and not stood and (before is None or result.memory["visible"][0]):
+            shown = outline.of(result.masks[0])
+            self._outline = self._outline if shown is None else shown
+        facts, self.facts = {"stood": stood, "trimmed": trimmed, **self.facts}, {}
         facts = {name: np.array([value]) for name, value in facts.items()}
         result = dataclasses.replace(result, memory={**result.memory, **facts})
         self.results.append(Seen(result, window))
         self._number = number
         followed = match is not None and course.last[0] == number - 1
-        # What has taken in its neighbour, or the cloud that comes, does not tell where the target went.
-        grown = before is not None and result.memory["grown"][0]
         if box is not None and not stood and not grown:
             course.see(number, box, float(result.iou[0] * result.presence[0]), self._moved(match, number))
         if course.last is not None and course.last[0] == number:

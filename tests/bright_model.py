@@ -67,7 +67,8 @@ class Brightness:
         self.given += 1
         facts = np.array([mask.any()])
         logits = np.zeros((1, 16, 16), np.float32)
-        memory = {"grown": np.array([self.given - 1 in self.grown])} if self.model.config.memory == "dami" else {}
+        grown = np.array([self.given - 1 in self.grown])
+        memory = {"grown": grown, "visible": ~grown} if self.model.config.memory == "dami" else {}
         return FrameResult(
             self.given - 1,
             mask,

@@ -178,7 +178,7 @@ def test_a_stream_continues_bit_for_bit(tiny_model, tmp_path, size):
         assert_same(a, b)
 
 
-def test_what_was_around_a_target_and_where_the_ground_lies_survive_a_restart(tiny_model, tmp_path):
+def test_what_is_known_of_a_target_and_where_the_ground_lies_survive_a_restart(tiny_model, tmp_path):
     video = tiny.frames(3, SIZE)
     session = TiledTracker(tiny_model, texts=TEXTS)
     for frame in video:
@@ -187,6 +187,8 @@ def test_what_was_around_a_target_and_where_the_ground_lies_survive_a_restart(ti
         view.standing = Standing()
         for t in (4, 11):
             view.standing.see(t, video[0], np.diag((1.0, 1.0, 1.0 + i)), (20.5 + i, 30.0), 17.0 + t, 48)
+        assert view._outline is None  # SAM2's memory judges no mask
+        view._outline = np.eye(3 + i, 4, dtype=bool) if i else None
     session.save(tmp_path / "stream")
     again = TiledTracker.restore(tiny_model, tmp_path / "stream")
     np.testing.assert_array_equal(again._ground.pose, session._ground.pose)
@@ -195,6 +197,7 @@ def test_what_was_around_a_target_and_where_the_ground_lies_survive_a_restart(ti
     for one, other in zip(again._ground.marks, session._ground.marks, strict=True):
         np.testing.assert_equal(one._asdict(), other._asdict())
     for i, view in session._views.items():
+        np.testing.assert_array_equal(again._views[i]._outline, view._outline)
         restored = again._views[i].standing
         assert restored.length == view.standing.length == 28
         assert len(restored.kept) == 2
@@ -245,6 +248,11 @@ def test_what_is_no_tiled_stream_is_refused(tiny_model, tmp_path):
             np.savez(file, **arrays | {f"marks0.{name}": wrong(arrays[f"marks0.{name}"])})
         with pytest.raises(UserError, match="the corners that the ground is known by do not fit each other"):
             TiledTracker.restore(tiny_model, path)
+    session._views[1]._outline = np.ones(4, bool)
+    session.save(path)
+    with pytest.raises(UserError, match="the outline of target 1 is no mask"):
+        TiledTracker.restore(tiny_model, path)
+    session._views[1]._outline = None
     session.save(path)
     with pytest.raises(UserError, match="a model of another config or dtype"):
         TiledTracker.restore(tiny_model.replace(tile=48), path)

@@ -323,3 +323,26 @@ def test_what_looks_like_the_last_pixels_of_what_is_hidden_does_not_lead_the_win
         x0, y0, x1, y1 = out.memory["view"][0]
         assert t == 0 or abs((x0 + x1) / 2 - (106 + 3 * t)) <= 14
         assert t == 0 or abs((y0 + y1) / 2 - 206) <= 4
+
+
+@pytest.mark.parametrize("memory", ["sam2", "dami"])
+def test_what_has_grown_is_shown_no_larger_than_it_was(tiny_model, monkeypatch, memory):
+    """A cloud as bright as the boat lies beside it for ten frames."""
+    bright_model.ground_on_brightness(monkeypatch)
+    monkeypatch.setattr(views, "Tracker", bright_model.Brightness)
+    beside = frozenset(range(14, 24))
+    monkeypatch.setattr(bright_model.Brightness, "grown", beside)
+    rng = np.random.default_rng(5)
+    water, boat = rng.integers(20, 60, (480, 640, 3), np.uint8), rng.integers(150, 255, (18, 18, 3), np.uint8)
+    session = TiledTracker(tiny_model.replace(memory=memory), texts=["the boat at the left"], tile=88)
+    for t in range(30):
+        frame, place = water.copy(), np.zeros((480, 640), bool)
+        place[200:218, 100 + 3 * t : 118 + 3 * t] = True
+        if t in beside:
+            frame[206:230, 112 + 3 * t : 140 + 3 * t] = 200
+        frame[place] = boat.reshape(-1, 3)
+        (out,) = session.push(frame)
+        bright = frame[..., 0] > 100
+        cut = memory == "dami" and t in beside
+        assert bool(out.memory["trimmed"][0]) == cut
+        np.testing.assert_array_equal(out.masks[0], bright & place if cut else bright)

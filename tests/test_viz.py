@@ -201,6 +201,17 @@ def test_what_stood_there_before_is_told_in_words():
     assert history.summary()["stood_frames"] == 2
 
 
+def test_what_was_trimmed_is_told_in_words():
+    history = TargetHistory("the boat")
+    for t in range(40):
+        history.add(0.9, 5, 100, trimmed=t == 30)
+    assert history.sentences() == [
+        "“the boat”: in one frame, first in 30, the mask had taken in something beside the target, and is shown no "
+        "larger than it was."
+    ]
+    assert history.summary()["trimmed_frames"] == 1
+
+
 # ---- the page ----------------------------------------------------------------------------------------------------
 
 
