@@ -19,21 +19,38 @@ def of(mask: np.ndarray) -> np.ndarray | None:
     return None if box is None else mask[box[1] : box[3], box[0] : box[2]].copy()
 
 
-def within(mask: np.ndarray, outline: np.ndarray, middle: tuple[float, float], window: Window) -> np.ndarray:
-    """What of a mask lies inside an outline, bool [H, W]; all of it where that is less than a third of the outline.
+def at(outline: np.ndarray, middle: tuple[float, float], window: Window) -> np.ndarray:
+    """The outline, bool [h, w], as a mask of the window, bool [H, W], with its middle at x, y in the frame's pixels."""
+    height, width = outline.shape
+    x, y = round(middle[0] - width / 2) - window.x, round(middle[1] - height / 2) - window.y
+    left, top, right, bottom = max(x, 0), max(y, 0), min(x + width, window.width), min(y + height, window.height)
+    mask = np.zeros((window.height, window.width), bool)
+    if left < right and top < bottom:
+        mask[top:bottom, left:right] = outline[top - y : bottom - y, left - x : right - x]
+    return mask
+
+
+def within(
+    mask: np.ndarray,
+    outline: np.ndarray,
+    expected: tuple[float, float],
+    found: tuple[float, float] | None,
+    window: Window,
+) -> np.ndarray:
+    """What a mask that has grown shows of the target.
 
     Args:
       mask: bool [H, W], over the window.
       outline: bool [h, w], from `of`.
-      middle: x, y in the frame's pixels of where the outline's middle is expected.
+      expected: x, y in the frame's pixels of where the target's middle is expected.
+      found: of where its pixels were surely found again; None where they were not.
       window: the part of the frame that the mask is of.
+
+    Returns:
+      bool [H, W]. What of the mask lies inside the outline where the target is expected. Where that is less than a
+      third of the outline, the mask lies elsewhere: then the outline where its pixels were found, or else the mask.
     """
-    height, width = outline.shape
-    x, y = round(middle[0] - width / 2) - window.x, round(middle[1] - height / 2) - window.y
-    left, top = max(x, 0), max(y, 0)
-    right, bottom = min(x + width, mask.shape[1]), min(y + height, mask.shape[0])
-    inside = np.zeros_like(mask)
-    if left < right and top < bottom:
-        expected = outline[top - y : bottom - y, left - x : right - x]
-        inside[top:bottom, left:right] = mask[top:bottom, left:right] & expected
-    return inside if np.count_nonzero(inside) >= _LEAST * np.count_nonzero(outline) else mask
+    inside = mask & at(outline, expected, window)
+    if np.count_nonzero(inside) >= _LEAST * np.count_nonzero(outline):
+        return inside
+    return mask if found is None else at(outline, found, window)

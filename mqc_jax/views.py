@@ -255,7 +255,8 @@ class View:
         grown = before is not None and result.memory["grown"][0]
         trimmed = False
         if grown and self._outline is not None:
-            mask = outline.within(result.masks[0], self._outline, course.ahead(number), window)
+            found = match.middle if self._surely(match, number) else None
+            mask = outline.within(result.masks[0], self._outline, course.ahead(number), found, window)
             trimmed = bool((mask != result.masks[0]).any())
             result = dataclasses.replace(result, masks=mask[None])
         elif self._controlled and not stood and (before is None or result.memory["visible"][0]):
@@ -274,9 +275,13 @@ class View:
             self.standing.see(number, shot.pixels, shot.pose, course.last[1:], longest, side)
             pattern = pace.pattern(shot.pixels, result.masks[0], window.box[:2], box)
             self._pattern = pattern and pattern._replace(middle=course.last[1:])
-        elif followed and match.sure and course.agrees(number, match.middle):
+        elif followed and self._surely(match, number):
             course.carry(number, match.middle)
         self._follow(number + 1)
+
+    def _surely(self, match: pace.Match | None, number: int) -> bool:
+        """Whether the target's pixels were surely found again, and where it is expected."""
+        return match is not None and match.sure and self.course.agrees(number, match.middle)
 
     def _moved(self, match: pace.Match | None, number: int) -> Moved | None:
         """How far the target's pixels have moved since its sight in the frame before; None: that is not known."""

@@ -1,4 +1,4 @@
-"""What of a mask lies inside an outline that is expected somewhere."""
+"""What a mask that has grown shows of a target whose outline is known."""
 
 import numpy as np
 import pytest
@@ -22,14 +22,15 @@ def shape_of(seed: int) -> np.ndarray:
 
 
 @given(SEEDS, st.integers(-20, 50), st.integers(-20, 50), st.integers(0, 300), st.integers(0, 300))
-def test_of_a_mask_that_covers_all_the_outline_is_left_where_it_lies(seed, x, y, left, top):
+def test_an_outline_is_put_where_it_is_expected(seed, x, y, left, top):
     shape, window = shape_of(seed), Window(left, top, SIZE, SIZE)
     height, width = shape.shape
     padded = np.zeros((SIZE + 120, SIZE + 120), bool)
     padded[60 + y : 60 + y + height, 60 + x : 60 + x + width] = shape
-    there = padded[60 : 60 + SIZE, 60 : 60 + SIZE]
+    there, middle = padded[60 : 60 + SIZE, 60 : 60 + SIZE], (left + x + width / 2, top + y + height / 2)
+    np.testing.assert_array_equal(outline.at(shape, middle, window), there)
     everything = np.ones((SIZE, SIZE), bool)
-    inside = outline.within(everything, shape, (left + x + width / 2, top + y + height / 2), window)
+    inside = outline.within(everything, shape, middle, None, window)
     np.testing.assert_array_equal(inside, there if 3 * there.sum() >= shape.sum() else everything)
 
 
@@ -37,24 +38,27 @@ def test_of_a_mask_that_covers_all_the_outline_is_left_where_it_lies(seed, x, y,
 def test_nothing_is_added_and_doing_it_twice_changes_nothing(seed, x, y, share):
     mask, shape, window = np.random.default_rng(seed).random((SIZE, SIZE)) < share, shape_of(seed), Window(0, 0, 40, 40)
     before = mask.copy()
-    once = outline.within(mask, shape, (x, y), window)
+    once = outline.within(mask, shape, (x, y), None, window)
     assert not (once & ~mask).any()
     assert once.any() == mask.any()
-    np.testing.assert_array_equal(outline.within(once, shape, (x, y), window), once)
+    np.testing.assert_array_equal(outline.within(once, shape, (x, y), None, window), once)
     np.testing.assert_array_equal(mask, before)
 
 
-def test_a_mask_that_lies_elsewhere_is_left_alone():
+@pytest.mark.parametrize("shared", range(7))
+def test_of_a_mask_that_lies_elsewhere_nothing_is_shown_if_the_target_is_seen(shared):
     shape, window = np.ones((6, 9), bool), Window(100, 50, SIZE, SIZE)
     mask = np.zeros((SIZE, SIZE), bool)
     mask[10:30, 20:35] = True
-    for shared in range(7):
-        x, y = 20 - 9 + shared, 12
-        inside = outline.within(mask, shape, (100 + x + 4.5, 50 + y + 3), window)
-        if shared < 3:
-            np.testing.assert_array_equal(inside, mask)
-        else:
-            assert inside.sum() == 6 * shared
+    expected, found = (100 + 20 - 9 + shared + 4.5, 50 + 12 + 3), (100 + 10, 50 + 20)
+    unseen = outline.within(mask, shape, expected, None, window)
+    seen = outline.within(mask, shape, expected, found, window)
+    if shared < 3:
+        np.testing.assert_array_equal(unseen, mask)
+        np.testing.assert_array_equal(seen, outline.at(shape, found, window))
+    else:
+        assert unseen.sum() == 6 * shared
+        np.testing.assert_array_equal(seen, unseen)
 
 
 @pytest.mark.parametrize("speck", [False, True])
