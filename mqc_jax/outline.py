@@ -13,10 +13,10 @@ from mqc_jax.tiling import Window, main_part
 _LEAST = 1 / 3  # of an outline: what covers less of it lies elsewhere, and so, it seems, does the target
 
 
-def of(mask: np.ndarray) -> np.ndarray | None:
-    """The outline, bool [h, w], of a mask, bool [H, W]: its largest connected piece's box; None of an empty mask."""
-    box = main_part(mask)
-    return None if box is None else mask[box[1] : box[3], box[0] : box[2]].copy()
+def of(mask: np.ndarray) -> np.ndarray:
+    """The outline, bool [h, w], of a mask, bool [H, W], that is not empty: what its largest piece's box holds."""
+    x0, y0, x1, y1 = main_part(mask)
+    return mask[y0:y1, x0:x1].copy()
 
 
 def at(outline: np.ndarray, middle: tuple[float, float], window: Window) -> np.ndarray:

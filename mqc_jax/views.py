@@ -253,18 +253,15 @@ class View:
             result = dataclasses.replace(result, evidence=self._on_frame(result.evidence, window))
         # What has taken in its neighbour, or the cloud that comes, does not tell where the target went.
         grown = before is not None and result.memory["grown"][0]
-        trimmed = False
+        shown = result.masks[0]
         if grown and self._outline is not None:
             found = match.middle if self._surely(match, number) else None
-            mask = outline.within(result.masks[0], self._outline, course.ahead(number), found, window)
-            trimmed = bool((mask != result.masks[0]).any())
-            result = dataclasses.replace(result, masks=mask[None])
-        elif self._controlled and not stood and (before is None or result.memory["visible"][0]):
-            shown = outline.of(result.masks[0])
-            self._outline = self._outline if shown is None else shown
-        facts, self.facts = {"stood": stood, "trimmed": trimmed, **self.facts}, {}
-        facts = {name: np.array([value]) for name, value in facts.items()}
-        result = dataclasses.replace(result, memory={**result.memory, **facts})
+            shown = outline.within(shown, self._outline, course.ahead(number), found, window)
+        elif self._controlled and not stood and box is not None and (before is None or result.memory["visible"][0]):
+            self._outline = outline.of(shown)
+        facts = {"stood": stood, "trimmed": bool((shown != result.masks[0]).any()), **self.facts}
+        facts, self.facts = {name: np.array([value]) for name, value in facts.items()}, {}
+        result = dataclasses.replace(result, masks=shown[None], memory={**result.memory, **facts})
         self.results.append(Seen(result, window))
         self._number = number
         followed = match is not None and course.last[0] == number - 1
