@@ -44,6 +44,7 @@ demo: $(VENV)/installed
 table: $(VENV)/installed
 	$(BIN)/python benchmarks/table.py --output runs/table
 	$(BIN)/python benchmarks/table.py --output runs/moving --rivals moving --rows baseline,tmcc,dami,full
+	$(BIN)/python benchmarks/table.py --output runs/broken --rivals moving --clouds broken --rows baseline,tmcc,dami,full
 	$(BIN)/python benchmarks/table.py --output runs/long_test --rivals moving --frames 225 --rows baseline,tmcc,dami,full
 
 lint: $(VENV)/installed-test
