@@ -12,7 +12,7 @@ export MQC_JAX_TEST_DATA ?= $(wildcard $(CURDIR)/../shared/data)
 
 help:
 	@echo "make demo      one synthetic satellite clip and a sentence, segmented; prints where the report is"
-	@echo "make table     the variants and references on the benchmark's test split, in both manners of speaking and long (hours)"
+	@echo "make table     the variants and references on the benchmark's test split, in both manners of speaking, under broken clouds and long (hours)"
 	@echo "make test      lint and the fast tests"
 	@echo "make test-all  the slow tests too"
 	@echo "make parity    the published sizes, Hiera-L included, frame by frame against PyTorch (about 8 minutes)"
