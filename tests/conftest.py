@@ -17,6 +17,15 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 _PROGRAMS = 15_000
 """Pieces of mapped memory from which a worker forgets its compiled programs."""
 
+_LONG = ("test_train", "test_recorded_table", "test_docs", "test_dami_model", "test_commands", "test_streaming_traps")
+"""Files that take minutes, the longest first: a worker that began one last would work on alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first. xdist must be told to leave the order as it is: `--no-loadscope-reorder`."""
+    place = {name: k for k, name in enumerate(_LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(_LONG)))
+
 
 @pytest.fixture(scope="module", autouse=True)
 def forgotten_programs():
