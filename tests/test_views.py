@@ -346,3 +346,23 @@ def test_what_has_grown_is_shown_no_larger_than_it_was(tiny_model, monkeypatch, 
         cut = memory == "dami" and t in beside
         assert bool(out.memory["trimmed"][0]) == cut
         np.testing.assert_array_equal(out.masks[0], bright & place if cut else bright)
+
+
+def test_what_has_left_its_target_for_a_cloud_is_shown_where_the_target_is_seen(tiny_model, monkeypatch):
+    """In a cloud's shadow the boat is too dark for the mask, which is of the cloud alone; its pixels are found."""
+    bright_model.ground_on_brightness(monkeypatch)
+    monkeypatch.setattr(views, "Tracker", bright_model.Brightness)
+    beside = frozenset(range(14, 18))
+    monkeypatch.setattr(bright_model.Brightness, "grown", beside)
+    rng = np.random.default_rng(5)
+    water, boat = rng.integers(20, 60, (480, 640, 3), np.uint8), rng.integers(150, 255, (18, 18, 3), np.uint8)
+    session = TiledTracker(tiny_model.replace(memory="dami"), texts=["the boat at the left"], tile=88)
+    for t in range(22):
+        frame, place = water.copy(), np.zeros((480, 640), bool)
+        place[200:218, 100 + 3 * t : 118 + 3 * t] = True
+        frame[place] = boat.reshape(-1, 3) if t not in beside else boat.reshape(-1, 3) // 3
+        if t in beside:
+            frame[230:260, 90 + 3 * t : 120 + 3 * t] = 200
+        (out,) = session.push(frame)
+        assert bool(out.memory["trimmed"][0]) == (t in beside)
+        np.testing.assert_array_equal(out.masks[0], place)
