@@ -1,7 +1,6 @@
 """Official and Hugging Face's SAM2 become parameters that compute the same; anything else is refused whole."""
 
 import dataclasses
-import importlib.util
 import json
 import os
 import pickle
@@ -20,6 +19,7 @@ import torch
 from absl import flags
 from absl.testing import flagsaver
 from safetensors.torch import load_file, save_file
+from scripts import script
 from test_convert_bert import encoder_state, write_folder
 from test_video_parity import TINY, moving_scene
 from torch_parity import randomise, relative
@@ -77,11 +77,9 @@ def huggingface(sam2, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("convert_sam2_tool", ROOT / "tools" / "convert_sam2.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    flags.FLAGS.mark_as_parsed()
-    return module
+    with script("tools/convert_sam2.py") as module:
+        flags.FLAGS.mark_as_parsed()
+        yield module
 
 
 def command(tool, **values) -> None:

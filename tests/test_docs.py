@@ -1,7 +1,6 @@
 """The pages keep up with the code: links lead somewhere, commands exist, the tutorial runs as it stands."""
 
 import ast
-import importlib.util
 import itertools
 import json
 import os
@@ -17,6 +16,7 @@ from typing import NamedTuple
 
 import pytest
 import tiny
+from scripts import script
 
 import mqc_jax
 from mqc_jax.config import require_field
@@ -49,10 +49,8 @@ def spans(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def build_api():
-    spec = importlib.util.spec_from_file_location("build_api", ROOT / "tools" / "build_api.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with script("tools/build_api.py") as module:
+        yield module
 
 
 def test_the_api_page_is_what_the_docstrings_say(build_api):

@@ -1,15 +1,13 @@
 """J and F against a full-frame transcription of the benchmark's definition, and what is reported from them."""
 
 import csv
-import importlib.util
 import io
 import math
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from scripts import script
 
 from mqc_jax import metrics
 from mqc_jax.errors import UserError
@@ -342,17 +340,11 @@ def test_equals_the_numbers_recorded_from_the_public_code(name):
 
 def test_equals_the_whole_frame_method_on_many_pairs():
     """The benchmark script's pairs and transcription; run with --davis it compares 10,000 with the public code."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-    try:
-        spec = importlib.util.spec_from_file_location("metrics_benchmark", f"{sys.path[0]}/metrics.py")
-        benchmark = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(benchmark)
-    finally:
-        sys.path.pop(0)
     rng = np.random.default_rng(5)
-    for _ in range(1500):
-        pair = benchmark.random_pair(rng)
-        assert score_frame(*pair) == pytest.approx(benchmark.whole_frame(*pair), abs=1e-12)
+    with script("benchmarks/metrics.py") as benchmark:
+        for _ in range(1500):
+            pair = benchmark.random_pair(rng)
+            assert score_frame(*pair) == pytest.approx(benchmark.whole_frame(*pair), abs=1e-12)
 
 
 def means(value):
