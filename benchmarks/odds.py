@@ -30,10 +30,11 @@ ODDS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 64)
 
 
 class Listed(NamedTuple):
-    """What a sentence may mean: each one's chance, whether it moves, and which is the target; -1: it is not listed."""
+    """What a sentence may mean: each one's chance, whether it moves or stands, and the target; -1: it is not listed."""
 
     chances: np.ndarray
     moves: np.ndarray
+    stands: np.ndarray
     target: int
 
 
@@ -45,7 +46,8 @@ def listed(model: mqc_jax.Model, grey: list[np.ndarray], frame: np.ndarray, text
     same = [iou(box, target) for box in boxes]
     best = int(np.argmax(same))
     moves = np.array([path.moves > 0 for path in seen])
-    return Listed(np.array([one.chance for one in found]), moves, best if same[best] >= SAME else -1)
+    stands = np.array([path.stands for path in seen])
+    return Listed(np.array([one.chance for one in found]), moves, stands, best if same[best] >= SAME else -1)
 
 
 def sentences(model: mqc_jax.Model, folder: str) -> list[Listed]:
@@ -74,16 +76,20 @@ def main(argv: list[str]) -> None:
     found = [one for folder in _DATA_DIR.value for one in sentences(model, folder)]
     there = [one for one in found if one.target >= 0]
     several = [one for one in there if len(one.chances) > 1]
-    meant = np.mean([one.moves[one.target] for one in there])
-    others = np.concatenate([np.delete(one.moves, one.target) for one in there])
+    shares = {}
+    for name in ("moves", "stands"):
+        of_target = np.mean([getattr(one, name)[one.target] for one in there])
+        of_others = np.concatenate([np.delete(getattr(one, name), one.target) for one in there])
+        shares[name] = f"{of_target:.3f} of the targets, {of_others.mean():.3f} of {len(of_others)} other things"
     print(f"{len(found)} sentences, {len(there)} of which list their target, {len(several)} and something else")
-    print(f"seen to move: of targets {meant:.3f}, of what else is listed {others.mean():.3f} of {len(others)}")
+    print(f"seen to move: {shares['moves']}; to stand: {shares['stands']}")
     print("| odds | log-likelihood | target first |")
     print("|---|---|---|")
     for odds in ODDS:
         likely, first = [], 0
         for one in there:
-            chances = one.chances * np.where(one.moves, float(odds), 1.0)
+            seen = zip(one.moves, one.stands, strict=True)
+            chances = one.chances * [paths.weight(odds, moves, stands) for moves, stands in seen]
             likely.append(np.log(chances[one.target] / chances.sum()))
             first += int(np.argmax(chances)) == one.target
         print(f"| {odds} | {np.mean(likely):.4f} | {first / len(found):.3f} |")

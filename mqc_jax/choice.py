@@ -75,7 +75,8 @@ class Choice:
         frames = [Shot(shot.pixels, pose @ self.frames[0].pose) for shot, pose in zip(self.frames, poses, strict=True)]
         boxes = [found.box or found.window.box for found in self.found]
         seen = paths.follow(grey, poses, boxes, config.windows(config.n_max))
-        chances = [f.chance * (self.odds if path.moves else 1.0) for f, path in zip(self.found, seen, strict=True)]
+        weights = [paths.weight(self.odds, path.moves > 0, path.stands) for path in seen]
+        chances = [found.chance * weight for found, weight in zip(self.found, weights, strict=True)]
         best = int(np.argmax(chances))
         view = View.chosen(self.model, self.found[best], seen[best], frames, self.size, self.start, len(seen))
         if self.odds > 1:

@@ -7,6 +7,9 @@ it would be if it went on as it went. What is found better along its own path th
 
 Unless what is around it goes the same way: then it is a wave among waves, or a part of a cloud. And unless what is
 around it is not found in place either, and the thing itself as well where nothing went: a few pixels of water are.
+
+What is not seen to move need not stand. It does if it is found in its place in the end; what a cloud has come over is
+seen to do neither.
 """
 
 from collections.abc import Sequence
@@ -28,6 +31,12 @@ _SURE = 0.1  # mean correlation along its path above that of searches where noth
 _COMMON = 0.5  # of the patches around a thing that go with it, beyond which it does not move by itself
 _LEAST_AROUND, _GAP = 16, 2  # pixels: the least side of such a patch, and how far it is from the thing
 
+# Correlations with how it looked in its place: from which on it stands, and up to which something hides it. What has
+# both noise and a small size never comes to the former.
+STANDS, HIDDEN = 0.85, 0.5
+_AS_EVER = 0.9  # of what that was in the first frames: from there on it stands as well, if nothing hides it
+_FEW = 4  # frames, the first ones and the last, over which both are means: eq. 7's step
+
 _PAD = 1  # pixels of ground around a patch: its edge is what is seen best
 _LEAST_SIDE, _LEAST_CONTRAST = 4, 1.0  # pixels and grey levels; there is no finding again what has less
 _LARGEST = 256  # pixels; larger things are looked for in frames shrunk by a whole number
@@ -45,11 +54,23 @@ class Path(NamedTuple):
       corners: float [n, 2], x and y of its box's first corner in every frame in which it was looked for, frame 0 first:
         along its own path if it moves, else where the ground took it.
       along: its correlation along its path with how it looked in frame 0, in each later frame; empty where it stands.
+      stands: it was found in its place in the end. What neither moves nor stands was not seen well enough to tell.
     """
 
     moves: int
     corners: np.ndarray
     along: Sequence[float] = ()
+    stands: bool = False
+
+
+def weight(odds: float, moves: bool, stands: bool) -> float:
+    """How many times likelier a thing is meant than if it stands.
+
+    Args:
+      odds: that of what moves, above 0. What is seen to do neither has half of its logarithm: it may do either, and
+        targets and other things are about as often seen to do neither (docs/tmcc.md).
+    """
+    return odds ** (1.0 if moves else 0.0 if stands else 0.5)
 
 
 def follow(
@@ -88,7 +109,7 @@ def _path(frames: Sequence[np.ndarray], to_frame: list[np.ndarray], box: Box, wi
     standing = Path(0, corner + in_place - in_place[0])
     if min(patch.shape) < _LEAST_SIDE or patch.std() < _LEAST_CONTRAST:
         return standing
-    moved, angle, along, better, looks = [np.zeros(2)], 0, [], [], []
+    moved, angle, along, still, looks = [np.zeros(2)], 0, [], [], []
     for n in range(1, len(frames)):
         expected, reach = in_place[n] + _next(moved, n), _reach(n, patch)
         part, start = _around(frames[n], patch, expected, reach)
@@ -100,19 +121,28 @@ def _path(frames: Sequence[np.ndarray], to_frame: list[np.ndarray], box: Box, wi
         along.append(value)
         moved.append(start + place - in_place[n])
         part, _ = _around(frames[n], patch, in_place[n], 1)
-        better.append(value - (-1.0 if part is None else _best(part, patch)[0]))
+        still.append(-1.0 if part is None else _best(part, patch)[0])
+    better = np.subtract(along, still)
     for n in windows:
         seen = min(n, len(better))
         way = moved[: seen + 1]
         moves = seen and np.mean(better[:seen]) > _BETTER and np.hypot(*way[-1]) > _FAR
         if not moves:
             continue
-        common, still = _around_it(frames, to_frame, box, way)
+        common, found = _around_it(frames, to_frame, box, way)
         if common > _COMMON:
             continue
-        if still > _STILL or np.mean(along[:seen]) - _chance(frames, in_place, looks, way) > _SURE:
+        if found > _STILL or np.mean(along[:seen]) - _chance(frames, in_place, looks, way) > _SURE:
             return Path(seen, corner + in_place[: len(moved)] - in_place[0] + moved, along)
-    return standing
+    return standing._replace(stands=_in_place(still))
+
+
+def _in_place(still: list[float]) -> bool:
+    """Whether a thing is in its place in the end, from its correlations there in all frames but the first."""
+    if not still:
+        return False
+    first, last = np.mean(still[:_FEW]), np.mean(still[-_FEW:])
+    return bool(last >= min(STANDS, max(HIDDEN, _AS_EVER * first)))
 
 
 def _next(moved: list[np.ndarray], n: int) -> np.ndarray:

@@ -17,13 +17,10 @@ import numpy as np
 from mqc_jax import paths
 from mqc_jax.config import CalibrationConfig
 from mqc_jax.ground import Shot
-from mqc_jax.paths import Box, Path
+from mqc_jax.paths import HIDDEN, STANDS, Box, Path
 from mqc_jax.tile_search import Found
 from mqc_jax.tiling import around
 
-# Correlations with how it looked in its place: from which on it stands, and up to which something hides it. What has
-# both noise and a small size never comes to the former, and is asked for its path.
-_STANDS, _HIDDEN = 0.85, 0.5
 _SEEN = 0.6  # mean correlation over the last frames of its path: the edge of a cloud that hides it goes its way, too
 _PAD = 1  # pixels of ground around a look: the edge is what is seen best
 _LEAST_CONTRAST = 1.0  # grey levels; there is no finding again what has less
@@ -42,6 +39,7 @@ class Rival:
       pose: float [3, 3], that frame's.
       look: uint8 [h, w], grey: what was there.
       moves: it was seen to move since.
+      stands: it was found in its place. What neither moves nor stands has not been seen well enough to tell.
     """
 
     found: Found
@@ -50,6 +48,7 @@ class Rival:
     pose: np.ndarray
     look: np.ndarray
     moves: bool = False
+    stands: bool = False
 
     def place(self, pose: np.ndarray) -> np.ndarray:
         """x, y of its area's first corner in a frame of a pose, if it stands."""
@@ -143,10 +142,11 @@ class Rivals:
             grey = _grey(shots[number])
             for rival in known:
                 value, place = (0.0, None) if rival.moves else rival.likeness(grey, poses[number])
-                if value >= _STANDS:
+                if value >= STANDS:
                     _stands(rival, number, poses[number], grey, place)
-        # From here on poses are the stream's; only the way from one frame to another means something.
-        for rival in known:
+        for rival, path in zip(known, seen, strict=True):
+            rival.stands = path.stands  # as it was chosen by, whatever was found in between
+            # From here on poses are the stream's; only the way from one frame to another means something.
             rival.pose = shots[rival.number].pose
         return rivals
 
@@ -190,23 +190,23 @@ class Rivals:
 
     def _weight(self, k: int) -> float:
         rival = self.known[k]
-        return rival.found.chance * (self.odds if rival.moves else 1.0)
+        return rival.found.chance * paths.weight(self.odds, rival.moves, rival.stands)
 
     def _asked(self, rival: Rival, grey: np.ndarray, pose: np.ndarray) -> Path | None:
         """What became of an object since it last stood; None: it stands, or that cannot be told."""
         value, place = rival.likeness(grey, pose)
-        if value >= _STANDS:
+        if value >= STANDS:
             _stands(rival, self.number, pose, grey, place)
             return None
         since = self.number - rival.number
         if since > self.config.n_max or since >= len(self.shots):
-            if value >= _HIDDEN:
+            if value >= HIDDEN:
                 _stands(rival, self.number, pose, grey, place)
             return None
         shots = list(self.shots)[-since - 1 :]
         greys, poses = [_grey(s) for s in shots], [s.pose for s in shots]
         (path,) = paths.follow(greys, poses, [rival.box], self.config.windows(since))
-        if not path.moves and since == self.config.n_max and value >= _HIDDEN:
+        if not path.moves and since == self.config.n_max and value >= HIDDEN:
             _stands(rival, self.number, pose, grey, place)
         return path
 
@@ -224,6 +224,7 @@ def _stands(rival: Rival, number: int, pose: np.ndarray, grey: np.ndarray, place
     height, width = rival.look.shape
     rival.area = x, y, x + width, y + height
     rival.number, rival.pose, rival.look = number, pose, grey[y : y + height, x : x + width].copy()
+    rival.stands = True
 
 
 def _area(found: Found, size: tuple[int, int]) -> Box:

@@ -26,7 +26,7 @@ from mqc_jax.tile_search import Found
 from mqc_jax.tiling import Window
 from mqc_jax.tracker import Tracker
 
-KEY, FORMAT = "mqc_jax_tiles", 16
+KEY, FORMAT = "mqc_jax_tiles", 17
 _ARRAYS = ("masks", "mask_logits", "presence", "iou", "targets", "started")
 _TABLES = ("memory", "evidence")
 _NO_MAP = np.zeros((1, 1), np.float32)  # only a first frame's result shows where it was searched
@@ -114,7 +114,7 @@ def write(path: str | Path, model: Model, state: TiledState) -> None:
         if rivals is not None:
             fact["rivals"] = {"followed": rivals.followed, "odds": rivals.odds, "number": rivals.number}
             fact["rivals"]["known"] = [
-                {"found": _described(r.found), "area": r.area, "number": r.number, "moves": r.moves}
+                {"found": _described(r.found), "area": r.area, "number": r.number, "moves": r.moves, "stands": r.stands}
                 for r in rivals.known
             ]
             arrays |= {f"rival{i}.{k}": r.look for k, r in enumerate(rivals.known)}
@@ -264,6 +264,7 @@ def _rivals(fact: dict, arrays: dict[str, np.ndarray], frames: list[Shot], model
             _pose(arrays[f"{name}.{k}.pose"]),
             arrays[f"{name}.{k}"],
             one["moves"],
+            one["stands"],
         )
         for k, one in enumerate(about["known"])
     ]

@@ -51,7 +51,8 @@ def started(video: list[Shot], followed: int = 0, moves: tuple[int, ...] = (0, 0
     ]
     poses = [shot.pose for shot in video[:17]]
     seen = [
-        Path(n, np.array([(pose @ (*box[:2], 1.0))[:2] for pose in poses])) for n, box in zip(moves, boxes, strict=True)
+        Path(n, np.array([(pose @ (*box[:2], 1.0))[:2] for pose in poses]), stands=not n)
+        for n, box in zip(moves, boxes, strict=True)
     ]
     return Rivals.after(found, seen, followed, CONFIG.motion_odds, CONFIG, video[:17], poses)
 
