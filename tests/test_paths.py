@@ -196,3 +196,43 @@ def test_what_is_not_there_any_more_does_not_move(side, monkeypatch):
     assert share() < 0.2
     monkeypatch.setattr(paths, "_SURE", -2.0)
     assert share() > 0.9  # found again where it looks best, mostly
+
+
+# ---- what stands, and what is seen to do neither --------------------------------------------------------------------
+
+
+def covered(shown: list[np.ndarray], first: int, last: int = 16) -> list[np.ndarray]:
+    """The same with a smooth cloud over the thing's place in some frames."""
+    x0, y0, x1, y1 = thing()
+    for t in range(first, last + 1):
+        shown[t] = shown[t].copy()
+        part = shown[t][y0 - 12 : y1 + 12, x0 - 12 : x1 + 12]
+        part[:] = np.linspace(190, 230, part.shape[1])
+    return shown
+
+
+@pytest.mark.parametrize("noise", [3.0, 40.0])
+def test_what_is_in_its_place_in_the_end_stands(noise):
+    shown = video(3, (0, 0), noise=noise)
+    (path,) = follow(shown, [thing()])
+    assert (path.moves, path.stands) == (0, True)
+    assert follow(covered(shown, 5, 10), [thing()])[0].stands  # it was there all the time
+
+
+@pytest.mark.parametrize("first", [1, 4, 11])
+def test_what_a_cloud_covers_is_seen_neither_to_move_nor_to_stand(first):
+    (path,) = follow(covered(video(3, (0, 0)), first), [thing()])
+    assert (path.moves, path.stands) == (0, False)
+
+
+def test_what_moves_does_not_stand():
+    (path,) = follow(video(3, (2, 1)), [thing()])
+    assert path.moves > 0
+    assert not path.stands
+
+
+@given(odds=st.floats(0.01, 100))
+def test_what_is_seen_to_do_neither_weighs_as_much_beside_either(odds):
+    moves, neither, stands = (paths.weight(odds, *seen) for seen in ((True, False), (False, False), (False, True)))
+    assert (moves, stands) == (odds, 1)
+    assert neither / stands == pytest.approx(moves / neither)

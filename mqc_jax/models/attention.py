@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from mqc_jax.models import layers
 from mqc_jax.models.position import apply_rope, rope_2d
 
 
-class MLP(nn.Module):
+class MLP(layers.Module):
     """`sam2.modeling.sam2_utils.MLP`: `num_layers` linear layers with ReLU between them.
 
     [..., C] -> [..., out_dim], in (0, 1) with `sigmoid_output`.
@@ -25,8 +26,8 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for i in range(self.num_layers - 1):
-            x = nn.relu(nn.Dense(self.hidden_dim, dtype=self.dtype, name=f"layers.{i}")(x))
-        x = nn.Dense(self.out_dim, dtype=self.dtype, name=f"layers.{self.num_layers - 1}")(x)
+            x = nn.relu(layers.Dense(self.hidden_dim, dtype=self.dtype, name=f"layers.{i}")(x))
+        x = layers.Dense(self.out_dim, dtype=self.dtype, name=f"layers.{self.num_layers - 1}")(x)
         return nn.sigmoid(x) if self.sigmoid_output else x
 
 
@@ -106,7 +107,7 @@ def read(q: jax.Array, k: jax.Array, v: jax.Array, key_valid: jax.Array | None =
     )
 
 
-class Attention(nn.Module):
+class Attention(layers.Module):
     """`sam2.modeling.sam.transformer.Attention`: attention in `embed_dim // downsample_rate` channels.
 
     The steps are methods, so that a variant can recombine them: `q_proj`, `k_proj`, `v_proj`, `read`, `finish`.
@@ -121,10 +122,10 @@ class Attention(nn.Module):
         inner = self.embed_dim // self.downsample_rate
         if inner % self.num_heads:
             raise ValueError(f"num_heads={self.num_heads} must divide the attention's {inner} channels")
-        self.q_proj = nn.Dense(inner, dtype=self.dtype)
-        self.k_proj = nn.Dense(inner, dtype=self.dtype)
-        self.v_proj = nn.Dense(inner, dtype=self.dtype)
-        self.out_proj = nn.Dense(self.embed_dim, dtype=self.dtype)
+        self.q_proj = layers.Dense(inner, dtype=self.dtype)
+        self.k_proj = layers.Dense(inner, dtype=self.dtype)
+        self.v_proj = layers.Dense(inner, dtype=self.dtype)
+        self.out_proj = layers.Dense(self.embed_dim, dtype=self.dtype)
 
     def finish(self, x: jax.Array, key_valid: jax.Array | None) -> jax.Array:
         """[N, Q, inner] -> [N, Q, embed_dim]; all zero, the bias included, where `key_valid` [N, K] has no True."""

@@ -11,11 +11,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mqc_jax.models import layers
+
 Array = jax.Array
 Dtype = Any
 
 
-class BertLayer(nn.Module):
+class BertLayer(layers.Module):
     """Post-norm transformer layer (`BertLayer` upstream): `[N, T, D]` and keys' mask bool `[N, T]` to `[N, T, D]`."""
 
     num_heads: int
@@ -29,10 +31,10 @@ class BertLayer(nn.Module):
         heads = (self.num_heads, width // self.num_heads)
 
         def project(name: str) -> Array:
-            return nn.Dense(width, dtype=self.dtype, name=f"attention.self.{name}")(x).reshape(*x.shape[:2], *heads)
+            return layers.Dense(width, dtype=self.dtype, name=f"attention.self.{name}")(x).reshape(*x.shape[:2], *heads)
 
         def add_and_norm(y: Array, residual: Array, name: str) -> Array:
-            y = nn.Dense(width, dtype=self.dtype, name=f"{name}.dense")(y)
+            y = layers.Dense(width, dtype=self.dtype, name=f"{name}.dense")(y)
             return _layer_norm(self.layer_norm_eps, self.dtype, f"{name}.LayerNorm")(y + residual)
 
         query, key, value = project("query"), project("key"), project("value")
@@ -42,11 +44,11 @@ class BertLayer(nn.Module):
         weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
         context = jnp.einsum("NHTS,NSHD->NTHD", weights, value).reshape(x.shape)
         x = add_and_norm(context, x, "attention.output")
-        inner = nn.Dense(self.intermediate_size, dtype=self.dtype, name="intermediate.dense")(x)
+        inner = layers.Dense(self.intermediate_size, dtype=self.dtype, name="intermediate.dense")(x)
         return add_and_norm(nn.gelu(inner, approximate=False), x, "output")
 
 
-class Bert(nn.Module):
+class Bert(layers.Module):
     """BERT's encoder (`BertModel` upstream).
 
     Attributes:
@@ -85,7 +87,9 @@ class Bert(nn.Module):
 
         def table(rows: int, name: str) -> nn.Embed:
             init = nn.initializers.truncated_normal(0.02)
-            return nn.Embed(rows, self.hidden_size, dtype=self.dtype, embedding_init=init, name=f"embeddings.{name}")
+            return layers.Embed(
+                rows, self.hidden_size, dtype=self.dtype, embedding_init=init, name=f"embeddings.{name}"
+            )
 
         self.words = table(self.vocab_size, "word_embeddings")
         self.positions = table(self.max_position_embeddings, "position_embeddings")
@@ -102,7 +106,7 @@ class Bert(nn.Module):
             for i in range(self.num_hidden_layers)
         ]
         if self.add_pooler:
-            self.pooler = nn.Dense(self.hidden_size, dtype=self.dtype, name="pooler.dense")
+            self.pooler = layers.Dense(self.hidden_size, dtype=self.dtype, name="pooler.dense")
 
     def embed_words(self, input_ids: Array) -> Array:
         """Word embeddings alone, int32 `[N, L]` to `[N, L, D]`: no position, no norm. Prompts live in this space."""
@@ -179,6 +183,6 @@ def _after_first(tokens: Array, inserted: Array) -> Array:
     return jnp.concatenate([tokens[:, :1], inserted, tokens[:, 1:]], axis=1)
 
 
-def _layer_norm(epsilon: float, dtype: Dtype, name: str) -> nn.LayerNorm:
+def _layer_norm(epsilon: float, dtype: Dtype, name: str) -> layers.LayerNorm:
     # E[x^2] - E[x]^2 in float32 would lose the digits that an epsilon of 1e-12 relies on.
-    return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
+    return layers.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)

@@ -14,7 +14,7 @@ from flax import struct
 from jax.typing import DTypeLike
 
 from mqc_jax.config import ModelConfig
-from mqc_jax.models import position, torch_ops
+from mqc_jax.models import layers, position, torch_ops
 
 
 @struct.dataclass
@@ -34,7 +34,7 @@ class Grounding:
     embedding: jax.Array
 
 
-class _Weights(nn.Module):
+class _Weights(layers.Module):
     """The parameters of a `torch_ops.Dense`, for whoever multiplies them with something else first."""
 
     features: int
@@ -48,7 +48,7 @@ class _Weights(nn.Module):
         return kernel.astype(self.dtype), bias.astype(self.dtype)
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(layers.Module):
     """Multi-head attention of `x` [N, Q, .] to `context` [N, K, .] -> [N, Q, features].
 
     A sentence has a few tokens, an image thousands. So the projections are multiplied into the side with fewer tokens,
@@ -103,7 +103,7 @@ class CrossAttention(nn.Module):
         return values.reshape(n, count, -1) @ out[0] + out[1]
 
 
-class FeedForward(nn.Module):
+class FeedForward(layers.Module):
     """Two layers with GELU between, [..., D] -> [..., D]."""
 
     hidden: int
@@ -126,7 +126,7 @@ def _tokens(x: jax.Array) -> jax.Array:
     return x.reshape(x.shape[0], -1, x.shape[-1])
 
 
-class ContextPrompts(nn.Module):
+class ContextPrompts(layers.Module):
     """CAPM: learnable tokens look at the pooled image pyramid and become prompts in the text encoder's own space.
 
     Every pyramid level is pooled to the coarsest level's grid, so that each contributes as many tokens.
@@ -160,7 +160,7 @@ class ContextPrompts(nn.Module):
         return torch_ops.Dense(self.text_dim, kernel_init=small, dtype=self.dtype, name="to_text")(prompts)
 
 
-class LanguageGuidedAggregation(nn.Module):
+class LanguageGuidedAggregation(layers.Module):
     """LGFA: words attend into each pyramid level, and an attention over scales fuses the levels into one map V.
 
     The compensation branch re-adds what the scale attention suppressed: at every place the levels it turned down
@@ -200,7 +200,7 @@ class LanguageGuidedAggregation(nn.Module):
         return torch_ops.resize_bilinear(x, (size, size))
 
 
-class MutualInteraction(nn.Module):
+class MutualInteraction(layers.Module):
     """One layer of MID: language reads the map, then the map reads language."""
 
     d_model: int
@@ -222,7 +222,7 @@ class MutualInteraction(nn.Module):
         return vision, language
 
 
-class InteractionDecoder(nn.Module):
+class InteractionDecoder(layers.Module):
     """MID: cascaded mutual attention, then coarse mask logits = (V + residual) x language."""
 
     d_model: int
@@ -264,7 +264,7 @@ class InteractionDecoder(nn.Module):
         return Grounding(prompts, mask, coarse, embedding + condition)
 
 
-class Bridge(nn.Module):
+class Bridge(layers.Module):
     """CroBIM's three stages around the text encoder."""
 
     config: ModelConfig
@@ -275,8 +275,8 @@ class Bridge(nn.Module):
         self.capm = ContextPrompts(b.num_prompts, c.bert.hidden_size, b.num_heads, c.d_model, dtype)
         self.lgfa = LanguageGuidedAggregation(c.d_model, b.num_heads, b.stride, dtype)
         self.mid = InteractionDecoder(c.d_model, b.num_layers, b.num_heads, b.ffn_dim, dtype)
-        self.word_proj = nn.Dense(c.d_model, dtype=dtype)
-        self.language_proj = nn.Dense(c.d_model, dtype=dtype)
+        self.word_proj = layers.Dense(c.d_model, dtype=dtype)
+        self.language_proj = layers.Dense(c.d_model, dtype=dtype)
 
     def context_prompts(self, pyramid: tuple[jax.Array, ...]) -> jax.Array:
         return self.capm(pyramid)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.typing import DTypeLike
 
+from mqc_jax.models import layers
 from mqc_jax.models.hiera import Hiera
 from mqc_jax.models.position import sine_2d
 from mqc_jax.models.torch_ops import Conv1x1
@@ -25,7 +26,7 @@ class Pyramid:
     positions: tuple[jax.Array, ...]
 
 
-class FpnNeck(nn.Module):
+class FpnNeck(layers.Module):
     """Lateral 1x1 convolutions, and top-down sums (nearest neighbour, in float32) into `fpn_top_down_levels`.
 
     With `drop_coarsest` (upstream's `scalp`) the last levels still feed the sums and are not returned.
@@ -52,7 +53,7 @@ class FpnNeck(nn.Module):
         return Pyramid(features=tuple(features), positions=positions)
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(layers.Module):
     """Trunk and neck: `ImageEncoder(**HIERA_SIZES["tiny"])`; the trunk's attributes are those of `Hiera`.
 
     A caller that needs the trunk's own stages too calls `trunk` and `neck` one after the other.

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mqc_jax.config import ModelConfig
+from mqc_jax.models import layers
 from mqc_jax.models.memory_bank import MemoryBank
 from mqc_jax.models.mqc_sam import MQCSAM, Features, Output, Text
 
@@ -41,7 +42,8 @@ def init(net: MQCSAM, seed: int = 0) -> Params:
 
 def shapes(net: MQCSAM) -> Params:
     """The parameter tree as `jax.ShapeDtypeStruct`s, without computing anything."""
-    return jax.eval_shape(lambda: _init(net, 0))
+    with layers.undrawn():
+        return jax.eval_shape(lambda: _init(net, 0))
 
 
 def encode_frame(net: MQCSAM, params: Params, image: jax.Array) -> Features:

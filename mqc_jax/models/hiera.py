@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from mqc_jax.models import layers
 from mqc_jax.models.torch_ops import (
     TRUNK_EPSILON,
     Dense,
@@ -90,7 +91,7 @@ def from_windows(x: jax.Array, window: int, size: tuple[int, int]) -> jax.Array:
     return x.reshape(batch, down * rows, across * columns, heads * depth)[:, :height, :width]
 
 
-class WindowedProjection(nn.Module):
+class WindowedProjection(layers.Module):
     """`torch.nn.Linear` to queries, keys and values, whose result is cut into windows.
 
     Upstream pads the normalised map with zeros and projects afterwards, so a padded token's query, key and value are
@@ -122,7 +123,7 @@ class WindowedProjection(nn.Module):
         return query, key, value
 
 
-class MultiScaleAttention(nn.Module):
+class MultiScaleAttention(layers.Module):
     """Attention inside windows, over [B, H, W, C]; with `pool_query` the result has half the height and width."""
 
     features: int
@@ -142,7 +143,7 @@ class MultiScaleAttention(nn.Module):
         return Dense(self.features, dtype=self.dtype, name="proj")(attended)
 
 
-class MLP(nn.Module):
+class MLP(layers.Module):
     """Two dense layers with the exact GELU between; four times as wide inside."""
 
     dtype: DTypeLike = jnp.float32
@@ -153,7 +154,7 @@ class MLP(nn.Module):
         return Dense(x.shape[-1], dtype=self.dtype, name="layers.1")(hidden)
 
 
-class MultiScaleBlock(nn.Module):
+class MultiScaleBlock(layers.Module):
     """Pre-norm transformer block on a map [B, H, W, C]; `pool` halves the height and the width."""
 
     features: int
@@ -175,7 +176,7 @@ class MultiScaleBlock(nn.Module):
         return x + MLP(dtype=self.dtype, name="mlp")(normed)
 
 
-class PatchEmbed(nn.Module):
+class PatchEmbed(layers.Module):
     """Overlapping 7x7 patches every 4 pixels: [B, H, W, 3] -> [B, H / 4, W / 4, features]."""
 
     features: int
@@ -184,10 +185,10 @@ class PatchEmbed(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         stride, padding = (PATCH_STRIDE, PATCH_STRIDE), ((3, 3), (3, 3))
-        return nn.Conv(self.features, (7, 7), stride, padding, dtype=self.dtype, name="proj")(x)
+        return layers.Conv(self.features, (7, 7), stride, padding, dtype=self.dtype, name="proj")(x)
 
 
-class Hiera(nn.Module):
+class Hiera(layers.Module):
     """The trunk: an image to one map for each stage.
 
     `stages` counts the blocks of each stage. After a stage channels and heads double; at the first `q_pool` changes

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.typing import DTypeLike
 
+from mqc_jax.models import layers
 from mqc_jax.models.attention import MLP, Attention
 from mqc_jax.models.torch_ops import HEAD_EPSILON, TRUNK_EPSILON, Conv1x1, ConvTranspose2x2, LayerNorm, gelu
 
@@ -89,7 +90,7 @@ def select(
     )
 
 
-class TwoWayAttentionBlock(nn.Module):
+class TwoWayAttentionBlock(layers.Module):
     """`sam2.modeling.sam.transformer.TwoWayAttentionBlock`: tokens read tokens and the image, it reads them."""
 
     num_heads: int
@@ -108,7 +109,7 @@ class TwoWayAttentionBlock(nn.Module):
         def attention(name: str, rate: int) -> Attention:
             return Attention(width, self.num_heads, rate, dtype=self.dtype, name=name)
 
-        def norm(name: str) -> nn.Module:
+        def norm(name: str) -> layers.Module:
             return LayerNorm(epsilon=HEAD_EPSILON, dtype=self.dtype, name=name)
 
         rate = self.attention_downsample_rate
@@ -130,7 +131,7 @@ class TwoWayAttentionBlock(nn.Module):
         return tokens, norm("norm4")(image)
 
 
-class TwoWayTransformer(nn.Module):
+class TwoWayTransformer(layers.Module):
     """`sam2.modeling.sam.transformer.TwoWayTransformer`."""
 
     depth: int
@@ -161,7 +162,7 @@ class TwoWayTransformer(nn.Module):
         return LayerNorm(epsilon=HEAD_EPSILON, dtype=self.dtype, name="norm_final_attn")(tokens), image
 
 
-class MaskDecoder(nn.Module):
+class MaskDecoder(layers.Module):
     """`sam2.modeling.sam.mask_decoder.MaskDecoder` with high-resolution features and an object score.
 
     Attributes:
@@ -187,9 +188,9 @@ class MaskDecoder(nn.Module):
     def setup(self):
         dim, dtype = self.transformer_dim, self.dtype
         token = nn.initializers.normal(1.0)
-        self.obj_score_token = nn.Embed(1, dim, embedding_init=token)
-        self.iou_token = nn.Embed(1, dim, embedding_init=token)
-        self.mask_tokens = nn.Embed(NUM_MASKS, dim, embedding_init=token)
+        self.obj_score_token = layers.Embed(1, dim, embedding_init=token)
+        self.iou_token = layers.Embed(1, dim, embedding_init=token)
+        self.mask_tokens = layers.Embed(NUM_MASKS, dim, embedding_init=token)
         self.transformer = TwoWayTransformer(
             self.depth, self.num_heads, self.mlp_dim, self.attention_downsample_rate, dtype
         )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.typing import DTypeLike
 
+from mqc_jax.models import layers
 from mqc_jax.models.attention import RoPEAttention
 from mqc_jax.models.torch_ops import HEAD_EPSILON, LayerNorm
 
@@ -29,7 +30,7 @@ class Memory:
     num_obj_ptr_tokens: int = struct.field(pytree_node=False, default=0)
 
 
-class MemoryAttentionLayer(nn.Module):
+class MemoryAttentionLayer(layers.Module):
     """`sam2.modeling.memory_attention.MemoryAttentionLayer` (pre-norm, ReLU, no dropout).
 
     A variant that reads several memories overrides `attend_memory`, and `setup` for its parameters; the rest stays.
@@ -44,8 +45,8 @@ class MemoryAttentionLayer(nn.Module):
     def setup(self):
         self.self_attn = self.rope_attention()
         self.cross_attn_image = self.rope_attention()
-        self.linear1 = nn.Dense(self.dim_feedforward, dtype=self.dtype)
-        self.linear2 = nn.Dense(self.d_model, dtype=self.dtype)
+        self.linear1 = layers.Dense(self.dim_feedforward, dtype=self.dtype)
+        self.linear2 = layers.Dense(self.d_model, dtype=self.dtype)
         self.norm1 = LayerNorm(epsilon=HEAD_EPSILON, dtype=self.dtype)
         self.norm2 = LayerNorm(epsilon=HEAD_EPSILON, dtype=self.dtype)
         self.norm3 = LayerNorm(epsilon=HEAD_EPSILON, dtype=self.dtype)
@@ -75,7 +76,7 @@ class MemoryAttentionLayer(nn.Module):
         return x + self.feed_forward(x)
 
 
-class MemoryAttention(nn.Module):
+class MemoryAttention(layers.Module):
     """`sam2.modeling.memory_attention.MemoryAttention`.
 
     Attributes:
@@ -97,7 +98,7 @@ class MemoryAttention(nn.Module):
     num_heads: int = 1
     rope_theta: float = 10000.0
     pos_enc_at_input: bool = True
-    layer: Callable[..., nn.Module] = MemoryAttentionLayer
+    layer: Callable[..., layers.Module] = MemoryAttentionLayer
     dtype: DTypeLike = jnp.float32
 
     def setup(self):

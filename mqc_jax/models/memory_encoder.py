@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from mqc_jax.models import layers
 from mqc_jax.models.position import sine_2d
 from mqc_jax.models.torch_ops import TRUNK_EPSILON, Conv1x1, DepthwiseConv, LayerNorm, gelu
 
@@ -63,7 +64,7 @@ def _conv_backward(saved, cotangent):
 strided_conv3x3.defvjp(_conv_forward, _conv_backward)
 
 
-class StridedConv3x3(nn.Module):
+class StridedConv3x3(layers.Module):
     """`torch.nn.Conv2d(C, features, 3, stride=2, padding=1)`: [N, 2h, 2w, C] -> [N, h, w, features].
 
     Parameters: `kernel` [3, 3, C, features], `bias` [features].
@@ -80,7 +81,7 @@ class StridedConv3x3(nn.Module):
         return strided_conv3x3(x, kernel) + bias
 
 
-class MaskDownSampler(nn.Module):
+class MaskDownSampler(layers.Module):
     """`sam2.modeling.memory_encoder.MaskDownSampler`, kernel 3 and stride 2, four times: 1, 4, 16, 64, 256 channels."""
 
     embed_dim: int
@@ -99,7 +100,7 @@ class MaskDownSampler(nn.Module):
         return Conv1x1(self.embed_dim, dtype=self.dtype, name=f"encoder.{3 * steps}")(x)
 
 
-class CXBlock(nn.Module):
+class CXBlock(layers.Module):
     """`sam2.modeling.memory_encoder.CXBlock`: ConvNeXt's block, [N, h, w, C] -> the same shape."""
 
     kernel_size: int
@@ -112,12 +113,12 @@ class CXBlock(nn.Module):
         gamma = self.param("gamma", nn.initializers.constant(self.layer_scale_init), (dim,))
         y = DepthwiseConv(self.kernel_size, self.dtype, name="dwconv")(x)
         y = LayerNorm(epsilon=TRUNK_EPSILON, dtype=self.dtype, name="norm")(y)
-        y = gelu(nn.Dense(4 * dim, dtype=self.dtype, name="pwconv1")(y))
-        y = nn.Dense(dim, dtype=self.dtype, name="pwconv2")(y)
+        y = gelu(layers.Dense(4 * dim, dtype=self.dtype, name="pwconv1")(y))
+        y = layers.Dense(dim, dtype=self.dtype, name="pwconv2")(y)
         return x + gamma.astype(y.dtype) * y
 
 
-class Fuser(nn.Module):
+class Fuser(layers.Module):
     """`sam2.modeling.memory_encoder.Fuser`: a stack of `CXBlock`."""
 
     num_layers: int
@@ -132,7 +133,7 @@ class Fuser(nn.Module):
         return x
 
 
-class MemoryEncoder(nn.Module):
+class MemoryEncoder(layers.Module):
     """`sam2.modeling.memory_encoder.MemoryEncoder`.
 
     Attributes:

@@ -18,7 +18,7 @@ from flax import struct
 from jax.typing import DTypeLike
 
 from mqc_jax.config import ModelConfig
-from mqc_jax.models import crobim, dami, dami_bank, memory_bank, one_object, position, torch_ops
+from mqc_jax.models import crobim, dami, dami_bank, layers, memory_bank, one_object, position, torch_ops
 from mqc_jax.models.attention import MLP
 from mqc_jax.models.bert import Bert
 from mqc_jax.models.fpn import ImageEncoder
@@ -99,7 +99,7 @@ def for_each(features: Features, targets: int) -> Features:
     return jax.tree.map(lambda x: jnp.repeat(x, targets // frames, axis=0), features)
 
 
-class ClassHead(nn.Module):
+class ClassHead(layers.Module):
     """Names the class at each place, from the pyramid that the bridge reads; only training uses it.
 
     A small model has no pretrained encoder. One sentence teaches about one object, this about all that are in view.
@@ -121,7 +121,7 @@ class ClassHead(nn.Module):
         return torch_ops.Dense(self.outputs, dtype=self.dtype, name="out")(x).astype(jnp.float32)
 
 
-class MQCSAM(nn.Module):
+class MQCSAM(layers.Module):
     """The whole model; see the module's docstring."""
 
     config: ModelConfig
@@ -170,9 +170,9 @@ class MQCSAM(nn.Module):
             dtype=dtype,
         )
         self.obj_ptr_proj = MLP(c.d_model, c.d_model, 3, dtype=dtype)
-        self.mask_downsample = nn.Conv(1, (4, 4), strides=4, padding="VALID", dtype=dtype)
+        self.mask_downsample = layers.Conv(1, (4, 4), strides=4, padding="VALID", dtype=dtype)
         if c.obj_ptr_tpos:
-            self.obj_ptr_tpos_proj = nn.Dense(c.mem_dim, dtype=dtype)
+            self.obj_ptr_tpos_proj = layers.Dense(c.mem_dim, dtype=dtype)
         small = nn.initializers.truncated_normal(0.02)
         self.maskmem_tpos_enc = self.param("maskmem_tpos_enc", small, (c.num_maskmem, 1, 1, c.mem_dim))
         self.no_mem_embed = self.param("no_mem_embed", small, (1, 1, c.d_model))

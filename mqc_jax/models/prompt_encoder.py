@@ -5,13 +5,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
+from mqc_jax.models import layers
 from mqc_jax.models.torch_ops import TRUNK_EPSILON, Conv1x1, LayerNorm, gelu
 
 PADDING, NEGATIVE, POSITIVE, TOP_LEFT, BOTTOM_RIGHT = -1, 0, 1, 2, 3
 """Labels of points. A padding point stands for "no point"; the last two are a box's corners."""
 
 
-class PatchConv2x2(nn.Module):
+class PatchConv2x2(layers.Module):
     """`torch.nn.Conv2d(C, features, 2, stride=2)` as one matrix product over 2x2 patches.
 
     [..., 2h, 2w, C] -> [..., h, w, features]. Parameters: `kernel` [2, 2, C, features], `bias` [features].
@@ -31,7 +32,7 @@ class PatchConv2x2(nn.Module):
         return patches @ kernel.reshape(4 * channels, self.features) + bias
 
 
-class RandomPosition(nn.Module):
+class RandomPosition(layers.Module):
     """`sam2.modeling.position_encoding.PositionEmbeddingRandom`: Fourier features of fixed random frequencies."""
 
     features: int
@@ -48,7 +49,7 @@ class RandomPosition(nn.Module):
         return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=-1)
 
 
-class PromptEncoder(nn.Module):
+class PromptEncoder(layers.Module):
     """`sam2.modeling.sam.prompt_encoder.PromptEncoder`.
 
     Attributes:
@@ -69,10 +70,10 @@ class PromptEncoder(nn.Module):
         token = nn.initializers.normal(1.0)
         self.pe_layer = RandomPosition(self.embed_dim // 2)
         self.point_embeddings = [
-            nn.Embed(1, self.embed_dim, embedding_init=token, name=f"point_embeddings.{i}") for i in range(4)
+            layers.Embed(1, self.embed_dim, embedding_init=token, name=f"point_embeddings.{i}") for i in range(4)
         ]
-        self.not_a_point_embed = nn.Embed(1, self.embed_dim, embedding_init=token)
-        self.no_mask_embed = nn.Embed(1, self.embed_dim, embedding_init=token)
+        self.not_a_point_embed = layers.Embed(1, self.embed_dim, embedding_init=token)
+        self.no_mask_embed = layers.Embed(1, self.embed_dim, embedding_init=token)
         norm = {"epsilon": TRUNK_EPSILON, "dtype": self.dtype}
         self.mask_downscaling = [
             PatchConv2x2(self.mask_in_chans // 4, self.dtype, name="mask_downscaling.0"),

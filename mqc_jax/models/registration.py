@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from flax import struct
 from jax.typing import DTypeLike
 
+from mqc_jax.models import layers
+
 _FLOOR = 1e-6
 """Least probability of a pixel before a map is normalised: eq. 22 divides by the alternative's."""
 
@@ -245,7 +247,7 @@ def pooled(entry: jax.Array, mask_logits: jax.Array) -> jax.Array:
     return jnp.einsum("nhw,nhwc->nc", weight, entry.astype(jnp.float32))
 
 
-class RobustnessScorer(nn.Module):
+class RobustnessScorer(layers.Module):
     """Eq. 23: s_t, the mask's IoU with the truth as far as it can be told without it.
 
     It learns a correction, in the logit, of the decoder's own estimate: before any training it is about that estimate,
@@ -261,8 +263,8 @@ class RobustnessScorer(nn.Module):
         """float [N, C], [N] in [0, 1], [N] in [0, 1] -> float32 [N] in (0, 1)."""
         x = jnp.concatenate([feature, confidence[:, None], change[:, None]], axis=1)
         x = jax.lax.stop_gradient(x).astype(self.dtype)
-        x = nn.relu(nn.Dense(self.hidden_dim, dtype=self.dtype, name="layers.0")(x))
-        x = nn.Dense(1, kernel_init=nn.initializers.normal(1e-3), dtype=self.dtype, name="layers.1")(x)
+        x = nn.relu(layers.Dense(self.hidden_dim, dtype=self.dtype, name="layers.0")(x))
+        x = layers.Dense(1, kernel_init=nn.initializers.normal(1e-3), dtype=self.dtype, name="layers.1")(x)
         known = jnp.clip(jax.lax.stop_gradient(confidence).astype(jnp.float32), 1e-3, 1 - 1e-3)
         return nn.sigmoid(jnp.log(known) - jnp.log1p(-known) + x[:, 0].astype(jnp.float32))
 

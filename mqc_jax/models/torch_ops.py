@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
+from mqc_jax.models import layers
+
 TRUNK_EPSILON = 1e-6
 """LayerNorm epsilon in Hiera and in SAM's LayerNorm2d (`sam2.modeling.sam2_utils.LayerNorm2d`)."""
 
@@ -18,7 +20,7 @@ HEAD_EPSILON = 1e-5
 """LayerNorm epsilon of `torch.nn.LayerNorm`'s default: mask decoder and memory attention."""
 
 # Flax's default variance, E[x^2] - E[x]^2, cancels for features with a large mean; torch subtracts the mean first.
-LayerNorm = functools.partial(nn.LayerNorm, use_fast_variance=False)
+LayerNorm = functools.partial(layers.LayerNorm, use_fast_variance=False)
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -154,7 +156,7 @@ def _depthwise_backward(saved, cotangent):
 depthwise_conv.defvjp(_depthwise_forward, _depthwise_backward)
 
 
-class DepthwiseConv(nn.Module):
+class DepthwiseConv(layers.Module):
     """`torch.nn.Conv2d(C, C, k, padding=k // 2, groups=C)`: [..., H, W, C] -> the same shape.
 
     Parameters: `kernel` [k, k, 1, C], `bias` [C].
@@ -196,7 +198,7 @@ def _matmul_backward(saved, cotangent):
 matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
-class Dense(nn.Module):
+class Dense(layers.Module):
     """`torch.nn.Linear`: [..., C] -> [..., features]; as `nn.Dense`, with `matmul`'s faster gradient.
 
     Parameters: `kernel` [C, features], `bias` [features].
@@ -216,7 +218,7 @@ class Dense(nn.Module):
         return y if bias is None else y + bias
 
 
-class Conv1x1(nn.Module):
+class Conv1x1(layers.Module):
     """`torch.nn.Conv2d(C, features, 1)` as a matrix product: [..., H, W, C] -> [..., H, W, features].
 
     Parameters: `kernel` [1, 1, C, features] (the layout of `nn.Conv`), `bias` [features].
@@ -235,7 +237,7 @@ class Conv1x1(nn.Module):
         return y if bias is None else y + bias
 
 
-class ConvTranspose2x2(nn.Module):
+class ConvTranspose2x2(layers.Module):
     """`torch.nn.ConvTranspose2d(C, features, 2, stride=2)`: [..., H, W, C] -> [..., 2H, 2W, features].
 
     Stride equals kernel size, so output patches do not overlap and each is one matrix product. Unlike
