@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
@@ -77,16 +78,19 @@ def make_tokenizer(config: BertConfig) -> Tokenizer:
     return tokenizer
 
 
-def initial_state(config: Config, net: MQCSAM) -> tuple[TrainState, Any]:
-    """Fresh or converted parameters, and the optimizer."""
+def initial_parameters(config: Config, net: MQCSAM) -> Any:
+    """Fresh or converted ones."""
     params = functional.init(net, config.seed)
     if config.init_from:
         params, note = checkpoint.init_from(config.init_from, params, make_tokenizer(config.model.bert))
         print(note)
         params = jax.tree.map(jnp.asarray, params)
-    tx = optim.optimizer(config.optim, config.steps, params)
+    return params
+
+
+def _begun(config: Config, tx: optax.GradientTransformation, params: Any) -> TrainState:
     average = jax.tree.map(jnp.copy, params) if config.optim.average else None
-    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), average), tx
+    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), average)
 
 
 def train(config: Config, workdir: str) -> TrainState:
@@ -101,11 +105,16 @@ def train(config: Config, workdir: str) -> TrainState:
     held_out = make_dataset(config, tokenizer, config.data.eval_split, training=False) if config.eval_every else None
     folder = RunFolder(workdir, config, tokenizer)
     try:
-        state, tx = initial_state(config, net)
-        shardings = sharding.of_state(mesh, state, config.sharding.smallest)
+        shapes = functional.shapes(net)
+        tx = optim.optimizer(config.optim, config.steps, shapes)
+        begun = functools.partial(_begun, config, tx)
+        form = jax.eval_shape(begun, shapes)
+        shardings = sharding.of_state(mesh, form, config.sharding.smallest)
         # Restored arrays are bound to their devices. Fresh ones must be too, or a resumed run would be another program:
         # compiled again for minutes, and free to round differently.
-        state = folder.restore(state, shardings) or sharding.place(state, shardings)
+        state = folder.restore(form, shardings)
+        if state is None:  # drawing parameters takes longer than reading them
+            state = sharding.place(begun(initial_parameters(config, net)), shardings)
         state = _run(config, net, tx, state, mesh, dataset, held_out, folder)
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() > 1:

@@ -5,14 +5,13 @@ import json
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
-from tensorboardX import SummaryWriter
 
 from mqc_jax import checkpoint, files
 from mqc_jax.config import Config, to_dict
@@ -20,6 +19,9 @@ from mqc_jax.errors import UserError
 from mqc_jax.text import Tokenizer
 from mqc_jax.train import sharding
 from mqc_jax.train.step import TrainState
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
 
 _MAY_CHANGE = (
     "log_every",
@@ -207,6 +209,8 @@ class RunFolder:
                     continue
             files.write_atomic(path, "".join(line + "\n" for line in kept))
         self._log = path.open("a", buffering=1)
+        from tensorboardX import SummaryWriter  # where PyTorch is installed it loads that, for four seconds
+
         self.board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1 if step else None)
 
     def log(self, step: int, values: dict[str, float], folder: str = "train") -> None:
