@@ -113,9 +113,9 @@ def users_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 
 
-def alone(function: Callable, *arguments: object) -> object:
-    """What a module's function gives in a process of its own, which compiles as a user's does."""
-    flags = os.environ.pop("XLA_FLAGS", None)
+def alone(function: Callable, *arguments: object, as_users: bool = True) -> object:
+    """What a module's function gives in a process of its own, which compiles as a user's does, or as tests do."""
+    flags = os.environ.pop("XLA_FLAGS", None) if as_users else None
     try:
         with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
             return process.submit(function, *arguments).result()
