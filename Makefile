@@ -55,9 +55,9 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Much of the fast tests' time is compiling; with so little of XLA's optimising a cold run takes two thirds of it. In one
-# piece a program takes a fifth less of a core's time than split for threads, and two workers keep both cores busy. The
-# tests of what ships, and `make test-all` and `make parity`, compile as users do.
+# Much of the fast tests' time is compiling; with so little of XLA's optimising a cold run takes two thirds of it. In
+# one piece a program takes a fifth less of a core's time than split for threads, and two workers keep both cores busy.
+# The tests of what ships, and `make test-all` and `make parity`, compile as users do.
 test: export XLA_FLAGS := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false \
 	--xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1
 test: lint browser
