@@ -49,7 +49,8 @@ def watched(model: mqc_jax.Model, source: VideoSource, index: int, expression) -
     grey = [cv2.cvtColor(shot.pixels, cv2.COLOR_RGB2GRAY) for shot in shots]
     poses = ground.poses(grey)
     seen = paths.follow(grey, poses, boxes, config.windows(config.n_max))
-    best = int(np.argmax([f.chance * (odds if p.moves else 1.0) for f, p in zip(found, seen, strict=True)]))
+    weights = [paths.weight(odds, path.moves > 0, path.stands) for path in seen]
+    best = int(np.argmax([one.chance * weight for one, weight in zip(found, weights, strict=True)]))
     first, told = meant[best], f"{len(found)} listed, {sum(meant)} meant, {sum(p.moves > 0 for p in seen)} move"
     rivals = Rivals.after(found, seen, best, odds, config, shots, poses)
     spent, asked = 0.0, 0
