@@ -35,6 +35,9 @@ _FEW = 3  # sights from which on a speed is believed
 _SLACK = 3.0  # pixels that a sight may be off, beside half the target's length
 _GROWTH = (0.06, 2.0, 0.15)  # more slack for each frame unseen: lengths, pixels, and share of the speed
 _STRAY = (0.3, 2.0)  # shares of its speed, and pixels, that its pixels may go astray without a mask that shows it
+_STEPS, _ALIKE_STEPS = 4, 2.0  # frames, eq. 7's step, in which what sets off goes alike, to so many pixels
+_SETS_OFF = 1.0  # pixels a frame, from which on it goes, and below which it stood
+_BETTER = 0.04  # mean correlation of its pixels where they went above that in place, then
 _FAST = 8.0  # pixels a frame that a target of unknown speed may have
 
 Box = tuple[float, float, float, float]
@@ -47,11 +50,17 @@ class Moved(NamedTuple):
     Attributes:
       x, y: in pixels.
       sure: whether they can be nothing that stands (`pace.Match.sure`).
+      better: how much more alike they are there than where they were, as a correlation.
     """
 
     x: float
     y: float
     sure: bool = True
+    better: float = 0.0
+
+
+def _step(frame: int, moved: Moved) -> tuple[float, float, float, float]:
+    return frame, moved.x, moved.y, moved.better
 
 
 @dataclasses.dataclass
@@ -68,6 +77,8 @@ class Course:
         told; None: none yet.
       path: x and y in its first frames, as far as motion told them before it was followed: in place of the middles of
         its first sights.
+      steps: (frame, x, y, better) of the latest motions of its pixels (`Moved`).
+      goes: they tell that it has set off, and its last sight is where they led.
       pose: of the latest picture, 3 x 3 (`ground.Ground`); None: the ground is not known.
     """
 
@@ -78,6 +89,8 @@ class Course:
     last: tuple[float, float, float] | None = None
     size: tuple[float, float] = (0.0, 0.0)
     path: list[tuple[float, float]] = dataclasses.field(default_factory=list)
+    steps: list[tuple[float, float, float, float]] = dataclasses.field(default_factory=list)
+    goes: bool = False
     pose: list[list[float]] | None = None
 
     def over(self, frame: int, pose: np.ndarray) -> None:
@@ -122,6 +135,10 @@ class Course:
         self.areas = [*self.areas, area if whole else usual * (0.97 if area < usual else 1.03)][-_SIGHTS:]
         changes = [abs(a - b) > _STEADY * max(a, b) for a, b in zip((width, height), self.size, strict=True)]
         full, told = self.full(frame, box, moved)
+        if moved is not None:
+            goes = self._sets_off(frame, moved) is not None
+            self.steps = [*self.steps, _step(frame, moved)][-_STEPS:]
+            self.goes = goes
         self.size = full[2] - full[0], full[3] - full[1]
         self.last = (frame, (full[0] + full[2]) / 2, (full[1] + full[3]) / 2)
         begun = self.begun and self.whole[-1][0] == frame - 1
@@ -161,7 +178,10 @@ class Course:
         seen, *middle = self.whole[-1]
         ahead = np.add(middle, np.multiply(self.speed, frame - seen))
         pixels = ahead if moved is None else np.add(self.last[1:], moved[:2])
-        if moved is not None and (moved.sure or self.begun):
+        way = None if moved is None else self._sets_off(frame, moved)
+        if way is not None:
+            ahead = pixels = np.add(self.last[1:], way)
+        elif moved is not None and (moved.sure or self.begun):
             ahead = pixels
         sides, told = [], True
         for low, high, middle, there, usual in zip(box[:2], box[2:], ahead, pixels, usually, strict=True):
@@ -174,6 +194,21 @@ class Course:
             sides.append((float(low), float(high)))
         (x0, x1), (y0, y1) = sides
         return (x0, y0, x1, y1), told
+
+    def _sets_off(self, frame: int, moved: Moved) -> np.ndarray | None:
+        """x, y from its last place of a target that stood and goes, if its pixels say so in several frames together.
+
+        In any one of them that is not sure. And of what sets off behind an edge, the mask ends there in each, as if it
+        stood: when it is noticed, it has gone for as long as that.
+        """
+        steps = np.array([*self.steps, _step(frame, moved)][-_STEPS:])
+        if np.hypot(*self.speed) >= _SETS_OFF or len(steps) < _STEPS or frame - steps[0, 0] >= _STEPS:
+            return None
+        way = np.median(steps[:, 1:3], axis=0)
+        apart = np.hypot(*(steps[:, 1:3] - way).T).max()
+        if np.hypot(*way) < _SETS_OFF or apart > _ALIKE_STEPS or steps[:, 3].mean() <= _BETTER:
+            return None
+        return steps[-1 if self.goes else 0 :, 1:3].sum(axis=0)
 
     def agrees(self, frame: int, middle: tuple[float, float]) -> bool:
         """Whether pixels that were found again at a place go as the target went.

@@ -26,7 +26,7 @@ from mqc_jax.tile_search import Found
 from mqc_jax.tiling import Window
 from mqc_jax.tracker import Tracker
 
-KEY, FORMAT = "mqc_jax_tiles", 17
+KEY, FORMAT = "mqc_jax_tiles", 18
 _ARRAYS = ("masks", "mask_logits", "presence", "iou", "targets", "started")
 _TABLES = ("memory", "evidence")
 _NO_MAP = np.zeros((1, 1), np.float32)  # only a first frame's result shows where it was searched

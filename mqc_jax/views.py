@@ -285,7 +285,8 @@ class View:
         seen, *was = self.course.last or (-1,)
         if match is None or not match.found or seen != number - 1:
             return None
-        return Moved(*(now - then for now, then in zip(match.middle, was, strict=True)), match.sure)
+        way = (now - then for now, then in zip(match.middle, was, strict=True))
+        return Moved(*way, match.sure, match.better)
 
     def _stood(self, shot: Shot, number: int, box: tuple[int, int, int, int], match: pace.Match | None) -> bool:
         """Whether what has the mask was there when the target was elsewhere."""

@@ -6,7 +6,7 @@ import pytest
 import tiny
 from streams import assert_same, run
 
-from mqc_jax import choice, rivals, views
+from mqc_jax import choice, course, rivals, views
 from mqc_jax.errors import UserError
 from mqc_jax.tiled import TiledTracker
 
@@ -235,6 +235,24 @@ def test_a_choice_ends_with_the_video_or_with_its_target(tiny_model, tmp_path):
     assert outs[0].targets.tolist() == [0]
     session.drop(0)
     assert [out.frame_index for out in session.push(video[3])] == [3]
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+def test_a_moored_ship_that_leaves_under_a_bridge_is_followed(tiny_model, monkeypatch, noticed):
+    """Its mask ends at the bridge from the frame on in which it sets off, as if it stood."""
+    bright_model.ground_on_brightness(monkeypatch)
+    monkeypatch.setattr(views, "Tracker", bright_model.Brightness)
+    if not noticed:
+        monkeypatch.setattr(course, "_BETTER", 2.0)
+    rng = np.random.default_rng(2)
+    water, ship = rng.integers(20, 60, (480, 640, 3), np.uint8), rng.integers(180, 220, (20, 66, 3), np.uint8)
+    session = TiledTracker(tiny_model, texts=["the ship at the center"], tile=96)
+    for t in range(60):
+        frame, left = water.copy(), 352 - 3 * max(t - 12, 0)
+        frame[220:240, left : left + 66] = ship
+        frame[:, 316:350] = 60
+        (out,) = session.push(frame)
+    assert out.masks[0, 220:240, left : left + 66].all() == noticed
 
 
 @pytest.mark.parametrize("memory", ["sam2", "dami"])
