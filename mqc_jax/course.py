@@ -59,10 +59,6 @@ class Moved(NamedTuple):
     better: float = 0.0
 
 
-def _step(frame: int, moved: Moved) -> tuple[float, float, float, float]:
-    return frame, moved.x, moved.y, moved.better
-
-
 @dataclasses.dataclass
 class Course:
     """One target's sights. All numbers are in pixels of the latest picture and in frames.
@@ -77,8 +73,8 @@ class Course:
         told; None: none yet.
       path: x and y in its first frames, as far as motion told them before it was followed: in place of the middles of
         its first sights.
-      steps: (frame, x, y, better) of the latest motions of its pixels (`Moved`).
-      goes: they tell that it has set off, and its last sight is where they led.
+      steps: (frame, x, y, better, x, y) of the latest motions of its pixels (`Moved`), the latter two as far as its
+        sight did not follow them.
       pose: of the latest picture, 3 x 3 (`ground.Ground`); None: the ground is not known.
     """
 
@@ -89,8 +85,7 @@ class Course:
     last: tuple[float, float, float] | None = None
     size: tuple[float, float] = (0.0, 0.0)
     path: list[tuple[float, float]] = dataclasses.field(default_factory=list)
-    steps: list[tuple[float, float, float, float]] = dataclasses.field(default_factory=list)
-    goes: bool = False
+    steps: list[tuple[float, ...]] = dataclasses.field(default_factory=list)
     pose: list[list[float]] | None = None
 
     def over(self, frame: int, pose: np.ndarray) -> None:
@@ -135,12 +130,12 @@ class Course:
         self.areas = [*self.areas, area if whole else usual * (0.97 if area < usual else 1.03)][-_SIGHTS:]
         changes = [abs(a - b) > _STEADY * max(a, b) for a, b in zip((width, height), self.size, strict=True)]
         full, told = self.full(frame, box, moved)
-        if moved is not None:
-            goes = self._sets_off(frame, moved) is not None
-            self.steps = [*self.steps, _step(frame, moved)][-_STEPS:]
-            self.goes = goes
         self.size = full[2] - full[0], full[3] - full[1]
-        self.last = (frame, (full[0] + full[2]) / 2, (full[1] + full[3]) / 2)
+        middle = (full[0] + full[2]) / 2, (full[1] + full[3]) / 2
+        if moved is not None:
+            behind = (way - (now - was) for way, now, was in zip(moved[:2], middle, self.last[1:], strict=True))
+            self.steps = [*self.steps, (frame, moved.x, moved.y, moved.better, *behind)][1 - _STEPS :]
+        self.last = (frame, *middle)
         begun = self.begun and self.whole[-1][0] == frame - 1
         known = begun and frame < len(self.path)
         if known:
@@ -199,16 +194,15 @@ class Course:
         """x, y from its last place of a target that stood and goes, if its pixels say so in several frames together.
 
         In any one of them that is not sure. And of what sets off behind an edge, the mask ends there in each, as if it
-        stood: when it is noticed, it has gone for as long as that.
+        stood: when that is noticed, it has gone on for some frames.
         """
-        steps = np.array([*self.steps, _step(frame, moved)][-_STEPS:])
+        steps = np.array([*self.steps, (frame, moved.x, moved.y, moved.better, moved.x, moved.y)])
         if np.hypot(*self.speed) >= _SETS_OFF or len(steps) < _STEPS or frame - steps[0, 0] >= _STEPS:
             return None
         way = np.median(steps[:, 1:3], axis=0)
         apart = np.hypot(*(steps[:, 1:3] - way).T).max()
-        if np.hypot(*way) < _SETS_OFF or apart > _ALIKE_STEPS or steps[:, 3].mean() <= _BETTER:
-            return None
-        return steps[-1 if self.goes else 0 :, 1:3].sum(axis=0)
+        goes = np.hypot(*way) >= _SETS_OFF and apart <= _ALIKE_STEPS and steps[:, 3].mean() > _BETTER
+        return steps[:, 4:].sum(axis=0) if goes else None
 
     def agrees(self, frame: int, middle: tuple[float, float]) -> bool:
         """Whether pixels that were found again at a place go as the target went.

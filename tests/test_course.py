@@ -275,26 +275,25 @@ def test_a_target_may_set_off_from_rest_between_two_sights():
     assert course.box(25) == pytest.approx(square(200 + 5 * 18, 200), abs=6)
 
 
-def covered(edge: float, better: float, speed: float = 0.0, frames: int = 12) -> Course:
-    """A ship of 60 x 30 that goes by `speed` for ten frames; then 3 pixels more of it are covered in each frame.
+def later(left: float, right: float, better: float, speed: float = 0.0, frames: int = 12) -> Course:
+    """A ship of 60 x 30 that goes by `speed` for ten frames; then its pixels are likest 3 farther left in each frame.
 
     Args:
-      edge: how far the edge that is seen at the ship's left moves in each frame; the right one is 3 farther left.
-      better: than in place are its pixels, 3 pixels farther left.
+      left, right: how far the edges of its mask move in each frame then.
+      better: how much more alike its pixels are where they are likest than in place.
     """
     course = Course()
     for t in range(10):
         assert course.see(t, (300 + speed * t, 200, 360 + speed * t, 230), 0.9)
-    left, right = 300 + speed * 9, 360 + speed * 9
-    for t in range(10, 10 + frames):
-        left, right = left + edge, right + edge - 3
-        assert course.see(t, (left, 200, right, 230), 0.9, Moved(-3, 0, False, better))
+    for t in range(1, frames + 1):
+        box = 300 + speed * 9 + left * t, 200, 360 + speed * 9 + right * t, 230
+        assert course.see(9 + t, box, 0.9, Moved(-3, 0, False, better))
     return course
 
 
 def test_what_sets_off_behind_an_edge_goes_as_its_pixels_went():
     """A bridge ends a moored ship's mask on the left, and there it goes."""
-    course = covered(edge=0, better=0.08)
+    course = later(0, -3, better=0.08)
     x0, _, x1, _ = course.box(22)
     assert (x0 + x1) / 2 == pytest.approx(330 - 12 * 3, abs=1.5)
 
@@ -302,12 +301,20 @@ def test_what_sets_off_behind_an_edge_goes_as_its_pixels_went():
 @pytest.mark.parametrize("better", [-0.1, 0.0])
 def test_what_stands_while_a_cloud_comes_over_it_stands(better):
     """Its last pixels are likest where the cloud's edge goes, but no more than where they were."""
-    assert covered(edge=0, better=better).box(22) == pytest.approx((300, 200, 360, 230), abs=1)
+    assert later(0, -3, better).box(22) == pytest.approx((300, 200, 360, 230), abs=1)
 
 
 def test_what_went_before_goes_on_as_it_went_whatever_its_last_pixels_do():
-    x0, _, x1, _ = covered(edge=2, better=0.08, speed=2).box(22)
+    x0, _, x1, _ = later(2, -1, better=0.08, speed=2).box(22)
     assert (x0 + x1) / 2 == pytest.approx(330 + 2 * 21, abs=3)
+
+
+@pytest.mark.parametrize("narrower", [0, 3, 8])
+def test_what_sets_off_in_plain_sight_is_where_it_is_seen(narrower):
+    """By what its pixels went in the frames before, of which its sights know already, it is no farther."""
+    course = later(-3, -3, better=0.08, frames=3)
+    assert course.see(13, (288 + narrower, 200, 348, 230), 0.9, Moved(-3, 0, False, 0.08))
+    assert course.box(14) == pytest.approx((288, 200, 348, 230), abs=4)
 
 
 def test_the_longer_it_is_unseen_the_farther_off_it_may_be():
