@@ -42,7 +42,7 @@ def test_an_unseen_target_goes_on_as_it_went(speed, frames, unseen):
 def test_a_few_bad_sights_do_not_turn_it(speed, seed):
     rng = np.random.default_rng(seed)
     noise = np.zeros((8, 2))
-    # Two that are off by more than this, while two others are all that is known, would not be taken for one thing.
+    # After a third sight that is off by more, where the target truly is may be farther off than it can have come.
     noise[rng.choice(np.arange(1, 8), 1)] = rng.uniform(-7, 7, 2)
     x0, y0, x1, y1 = seen(speed, 8, noise=noise).box(8 + 9)
     off = np.hypot((x0 + x1) / 2 - 200 - 17 * speed[0], (y0 + y1) / 2 - 200 - 17 * speed[1])
