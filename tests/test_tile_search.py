@@ -77,3 +77,48 @@ def test_a_closer_look_is_taken_where_the_sentence_says_and_then_elsewhere(looke
     assert halves
     assert all(window.x < SIZE[1] * 0.4 and window.y < SIZE[0] * 0.4 for window in halves)
     assert {window for window in seen if window.width == 128} >= set(tile_search.cover(128, SIZE))
+
+
+def test_of_several_things_each_is_looked_at_from_nearer(monkeypatch):
+    """Tiles show the left one better, windows of their own the right one, and what is not seen there stays possible."""
+    boxes = {(100, 200, 120, 216): (0.8, 0.2), (400, 200, 420, 216): (0.7, 0.9), (250, 220, 262, 232): (0.6, 0.0)}
+    seen = []
+
+    def look(model, frame, windows, text):
+        for window in windows:
+            seen.append((window, text))
+            logits, score = np.full((64, 64), -9.0, np.float32), 0.0
+            for box, (in_tiles, near) in boxes.items():
+                x0, x1 = (np.array(box[::2]) - window.x) * 64 // window.width
+                y0, y1 = (np.array(box[1::2]) - window.y) * 64 // window.height
+                likely = in_tiles if window.width >= 128 else near
+                if likely > score and min(x0, y0) > 0 and max(x1, y1) < 64:
+                    logits[:] = -9.0
+                    logits[y0:y1, x0:x1], score = 9.0, likely
+            yield _sight(window, np.float32(score), 1 / (1 + np.exp(-logits)), logits)
+
+    monkeypatch.setattr(tile_search, "look", look)
+    ask = lambda ratio: tile_search.candidates(None, np.zeros((*SIZE, 3), np.uint8), "the big jet", 128, ratio)  # noqa: E731
+    (alone,) = ask(1.0)
+    np.testing.assert_allclose(alone.box, (100, 200, 120, 216), atol=4)
+    assert {window.width for window, _ in seen} == {128, 256}  # where nothing is to be weighed, nothing more is asked
+    seen.clear()
+    found = ask(5.0)
+    for one, box in zip(found, [(400, 200, 420, 216), (100, 200, 120, 216), (250, 220, 262, 232)], strict=True):
+        np.testing.assert_allclose(one.box, box, atol=4)
+    assert found[2].chance > 0
+    assert [(one.window, "the big jet") for one in sorted(found, key=lambda one: -boxes_score(boxes, one))] == seen[-3:]
+
+
+def boxes_score(boxes, one) -> float:
+    return max(score for box, (score, _) in boxes.items() if abs(box[0] - one.box[0]) < 5)
+
+
+def test_what_needs_a_tile_or_more_is_not_asked_again(looked):
+    seen, scores = looked
+    scores.update({128: 0.9, 256: 0.9, 512: 0.9, 1024: 0.9})
+    frame = shown((300, 200, 500, 215)) | shown((100, 400, 120, 416))
+    found = tile_search.candidates(None, frame, "the train", 128, 50.0)
+    assert len(found) > 1
+    assert max(one.window.width for one in found) >= 128
+    assert not {one.window for one in found if one.window.width < 128} & set(seen)
