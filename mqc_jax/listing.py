@@ -18,7 +18,6 @@ Box = tuple[int, int, int, int]
 
 _SAME = 0.4  # IoU of the boxes of two windows' views of one object
 _INSIDE = 0.5  # share of a piece that is cut off by its window's edge that lies in the object that it is a part of
-_LARGER = 2  # times a known thing's box: what has more is not a piece of it
 _CUT = 0.25  # how much the box of such a piece counts
 _USUAL = (0.03, 0.35)  # lengths of what windows of a size should show, as a share of their side
 _UNSEEN = 0.02  # what a size of windows that shows nothing counts as
@@ -136,25 +135,6 @@ def objects(views: Sequence[tuple[Window, list[Shown]]]) -> list[Shown]:
     windows = [window for window, _ in views]
     best = [(_middle_view(members), scores) for members, scores in found]
     return [one._replace(score=_agreed(one, scores, windows)) for one, scores in best]
-
-
-def again(pieces: Sequence[Shown], box: Box) -> float:
-    """How well a window shows a thing that is known already: the score of it, in [0, 1], or 0 where it is not shown.
-
-    In a window of its own, which enlarges it, it may come in several pieces. What lies in its box is taken together.
-
-    Args:
-      pieces: of that window.
-      box: the thing's.
-    """
-    own = [one for one in pieces if _overlap(one.box, box) >= _INSIDE and _area(one.box) <= _LARGER * _area(box)]
-    if not own:
-        return 0.0
-    edges = np.array([one.box for one in own])
-    together = *edges[:, :2].min(0).tolist(), *edges[:, 2:].max(0).tolist()
-    if _alike(together, box) < _SAME:
-        return 0.0
-    return float(np.average([one.score for one in own], weights=[one.area for one in own]))
 
 
 def _middle_view(views: Sequence[Shown]) -> Shown:

@@ -8,7 +8,7 @@
    place in the sentence (`places.Place.weight`). Where nothing is likely, tiles of half a side take a closer look.
    Tiles that cannot agree with the place are not looked at, unless nothing is found in the others. The likeliest is
    chosen, or the likeliest leftmost; others that are nearly as likely come with it, for motion to choose among
-   (`paths`). Each of these is looked at once more, from nearer than in tiles: in the window to follow it in.
+   (`paths`).
 2. Where no tile shows it whole, windows of one, two, four, ... tile sides around it are looked at. The target grows
    from window to window as long as the smaller one shows only a part of it; the first window from which it does not
    tells how long it is. The window to follow it in has `tiling.side_of` that length.
@@ -46,7 +46,6 @@ MOST = 8
 _SURE = 0.25  # score of an object for which no closer look is taken (132 sentences of seeds 904 and 905)
 _UNLIKELY = 0.1  # tiles whose best point agrees less with the sentence's place are left for later
 _SAME_EXTENT = 0.75
-_UNSEEN = 0.05  # added to what a thing scores from nearer: not seen there, it may still be what is meant
 _NO_MASK = 1e-3  # weight of a tile in which only the coarse map has a peak
 
 
@@ -169,24 +168,7 @@ def candidates(model: Model, frame: np.ndarray, text: str, tile: int, ratio: flo
             window, larger = _zoom(model, frame, point, bare, tile)
             box = larger or box
         found.append(Found(window, said(point, window), heat.map, box, float(chances[k])))
-    if len(found) == 1 or max(max(one.window[2:]) for one in found) >= tile:
-        return found
-    return _from_nearer(model, frame, asked, found)
-
-
-def _from_nearer(model: Model, frame: np.ndarray, asked: str, found: list[Found]) -> list[Found]:
-    """The same things, the likeliest first, when each was looked at in the window that it would be followed in.
-
-    Tiles show a thing as small as it happens to be in them. From nearer, which of two aircraft has four engines is seen
-    better, and what was noise is not seen again.
-    """
-    scores = np.zeros(len(found))
-    for k, sight in enumerate(look(model, frame, [one.window for one in found], asked)):
-        pieces = listing.pieces(sight.window, sight.logits, sight.score, frame)
-        scores[k] = listing.again(pieces, found[k].box or found[k].window.box)
-    agrees = np.sqrt((scores + _UNSEEN) / (scores.max() + _UNSEEN))
-    found = [one._replace(chance=one.chance * float(much)) for one, much in zip(found, agrees, strict=True)]
-    return sorted(found, key=lambda one: one.chance, reverse=True)
+    return found
 
 
 def look(model: Model, frame: np.ndarray, windows: Sequence[Window], text: str) -> Iterator[_Sight]:

@@ -57,24 +57,6 @@ def test_a_better_view_of_a_part_does_not_replace_the_whole():
     assert found == whole._replace(score=pytest.approx(0.65))
 
 
-@pytest.mark.parametrize(
-    ("boxes", "score"),
-    [
-        ([(20, 20, 60, 40)], 0.8),  # itself
-        ([(20, 20, 38, 40), (44, 20, 60, 40)], 0.8),  # in two pieces
-        ([(20, 20, 30, 30)], 0.0),  # too little of it
-        ([(70, 20, 110, 40)], 0.0),  # its neighbour
-        ([(0, 0, 100, 80)], 0.0),  # what it lies in
-        ([], 0.0),
-    ],
-)
-def test_a_known_thing_is_shown_by_what_lies_in_its_box(boxes, score):
-    pieces = [Shown(box, (box[2] - box[0]) * (box[3] - box[1]), 0.8, True) for box in boxes]
-    assert listing.again(pieces, (20, 20, 60, 40)) == pytest.approx(score)
-    with_neighbour = [*pieces, Shown((70, 20, 110, 40), 800, 0.1, True)]
-    assert listing.again(with_neighbour, (20, 20, 60, 40)) == pytest.approx(score)
-
-
 def test_what_few_of_the_windows_that_have_it_inside_show_scores_low():
     one = Shown((30, 30, 40, 40), 100, 0.8, True)
     windows = [Window(x, 0, 64, 64) for x in (0, 10, 20, 200)]
