@@ -188,6 +188,7 @@ class ModelConfig:
     calibration: str = "none"  # "none" | "tmcc"
     memory: str = "sam2"  # "sam2" | "dami"
     text_every_frame: bool = False  # the sentence prompts later frames too, which drifts (paper, I): an ablation
+    shown_presence: float = 0.5  # presence above which a later frame's mask is shown (0.5: SAM2's), remembered or not
     one_object: bool = False  # of a mask in pieces, those stay that can be one object where it is expected
     image_size: int = 480  # pixels, a multiple of 32; frames are resized to a square of this side
     tile: int = 0  # side, in a frame's own pixels, of the windows that it was trained to see; 0: whole frames
@@ -413,6 +414,8 @@ def check_model(model: ModelConfig) -> None:
         raise UserError(f"model.image_size={size} must be a multiple of 32, at least 64; nearest: {low} or {low + 32}")
     if model.tile and model.tile < SMALLEST_TILE:
         raise UserError(f"model.tile={model.tile} must be at least {SMALLEST_TILE} pixels, or 0 for whole frames")
+    if not 0 < model.shown_presence <= 0.5:
+        raise UserError(f"model.shown_presence={model.shown_presence} must lie above 0 and up to 0.5, which is SAM2's")
     _among(model.calibration, CALIBRATIONS, "model.calibration")
     _among(model.memory, MEMORIES, "model.memory")
     if model.d_model % 8 or model.d_model % model.mem_dim:

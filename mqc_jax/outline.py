@@ -1,8 +1,9 @@
 """Where the outline that a target had when all of it was seen lies now.
 
 A mask that has grown holds the target and what lies beside it, mostly a small cloud with a sharper edge than the
-target's own. The memory does not take it in (`models.dami_bank`), and the window does not follow it; but it is what is
-shown. The target did not grow: of such a mask only that is the target which lies where the target is expected.
+target's own. The memory does not take it in (`models.dami_bank`) where it has grown by much, nor does the window follow
+it then; but it is what is shown. The target did not grow: of such a mask only that is the target which lies where the
+target is.
 """
 
 import numpy as np
@@ -10,6 +11,9 @@ import numpy as np
 from mqc_jax.tiling import Window, main_part
 
 # Chosen on broken clouds, seeds 961 and 962 (docs/dami.md).
+LARGER = 1.3
+"""Times the usual area from which on a mask is shown no larger than its outline. What is remembered may be larger."""
+
 _LEAST = 1 / 3  # of an outline: what covers less of it lies elsewhere, and so, it seems, does the target
 
 
@@ -43,14 +47,15 @@ def within(
       mask: bool [H, W], over the window.
       outline: bool [h, w], from `of`.
       expected: x, y in the frame's pixels of where the target's middle is expected.
-      found: of where its pixels were surely found again; None where they were not.
+      found: of where its pixels were surely found again, which is believed first; None where they were not.
       window: the part of the frame that the mask is of.
 
     Returns:
-      bool [H, W]. What of the mask lies inside the outline where the target is expected. Where that is less than a
-      third of the outline, the mask lies elsewhere: then the outline where its pixels were found, or else the mask.
+      bool [H, W]. What of the mask lies inside the outline there. Where that is less than a third of the outline, the
+      mask lies elsewhere: then the outline where its pixels were found, or else the mask.
     """
-    inside = mask & at(outline, expected, window)
+    there = at(outline, expected if found is None else found, window)
+    inside = mask & there
     if np.count_nonzero(inside) >= _LEAST * np.count_nonzero(outline):
         return inside
-    return mask if found is None else at(outline, found, window)
+    return mask if found is None else there

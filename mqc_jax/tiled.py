@@ -122,9 +122,9 @@ class TiledTracker(Tracker):
         Results are those of `Tracker`, with these differences where frames are larger than a tile: `mask_logits` is
         what each target's window showed; `memory` also holds `view`, int32 [N, 4], that window as x0, y0, x1, y1 in
         pixels, `stood`, bool [N]: what has the mask stood there when the target was elsewhere (`standing`), so that the
-        window does not follow it, and DAMI's memory does not take it in, and `trimmed`, bool [N]: DAMI's memory holds
-        the mask for grown, and `masks` has what that shows of the target where it is expected (`outline`); maps in
-        `evidence` are [N, h, w] over the whole frame, their longest side at most 1024, and `coarse` is that of all
+        window does not follow it, and DAMI's memory does not take it in, and `trimmed`, bool [N]: by DAMI's `growth`
+        the mask is larger than the target, and `masks` has what it shows of the target where that is (`outline`); maps
+        in `evidence` are [N, h, w] over the whole frame, their longest side at most 1024, and `coarse` is that of all
         tiles that were looked at.
 
         Raises:

@@ -243,7 +243,8 @@ class View:
           before: what was remembered before the frame, if its memory chooses what it remembers.
         """
         window, course, number = self.window, self.course, result.frame_index
-        box = main_part(result.masks[0])
+        # What is shown of a target that is hardly there (`shown_presence`) does not tell where it is.
+        box = main_part(result.masks[0]) if result.presence[0] > 0.5 else None
         if box is not None:
             box = box[0] + window.x, box[1] + window.y, box[2] + window.x, box[3] + window.y
         stood = box is not None and course.last is not None and self._stood(shot, number, box, match)
@@ -254,11 +255,11 @@ class View:
         # What has taken in its neighbour, or the cloud that comes, does not tell where the target went.
         grown = before is not None and result.memory["grown"][0]
         shown = result.masks[0]
-        if grown and self._outline is not None:
+        if self._outline is not None and before is not None and result.memory["growth"][0] > outline.LARGER:
             found = match.middle if self._surely(match, number) else None
             shown = outline.within(shown, self._outline, course.ahead(number), found, window)
-        elif self._controlled and not stood and box is not None and (before is None or result.memory["visible"][0]):
-            self._outline = outline.of(shown)
+        if self._controlled and not stood and box is not None and (before is None or result.memory["visible"][0]):
+            self._outline = outline.of(result.masks[0])
         facts = {"stood": stood, "trimmed": bool((shown != result.masks[0]).any()), **self.facts}
         facts, self.facts = {name: np.array([value]) for name, value in facts.items()}, {}
         result = dataclasses.replace(result, masks=shown[None], memory={**result.memory, **facts})

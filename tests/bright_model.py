@@ -34,7 +34,9 @@ class Brightness:
     """In `Tracker`'s place: a target is what is bright. Its first mask waits for `lag` frames, as if calibrated."""
 
     lag = 0
-    grown: frozenset[int] = frozenset()  # numbers of frames whose masks a memory with gates holds for too large
+    # Numbers of frames whose masks a memory with gates holds for too large, and for larger, but not for too large.
+    grown: frozenset[int] = frozenset()
+    larger: frozenset[int] = frozenset()
 
     def __init__(self, model, texts=None, masks=None):
         self.looked, self.given, self.num_targets = [], 0, len(texts or masks)
@@ -68,7 +70,9 @@ class Brightness:
         facts = np.array([mask.any()])
         logits = np.zeros((1, 16, 16), np.float32)
         grown = np.array([self.given - 1 in self.grown])
-        memory = {"grown": grown, "visible": ~grown} if self.model.config.memory == "dami" else {}
+        growth = np.array([2.0 if grown[0] else 1.4 if self.given - 1 in self.larger else 1.0])
+        memory = {"grown": grown, "growth": growth, "visible": ~grown}
+        memory = memory if self.model.config.memory == "dami" else {}
         return FrameResult(
             self.given - 1,
             mask,

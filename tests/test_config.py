@@ -72,6 +72,7 @@ def test_the_papers_values_are_the_defaults():
         ({"optim": {"average": 1.0}}, r"config\.optim\.average=1\.0 must lie in \[0, 1\)"),
         ({"optim": {"rule": "muom"}}, r"config\.optim\.rule='muom' must be one of adamw, muon; did you mean"),
         (changed(image_size=500), r"model\.image_size=500 must be a multiple of 32.*nearest: 480 or 512"),
+        (changed(shown_presence=0.7), r"model\.shown_presence=0\.7 must lie above 0 and up to 0\.5"),
         (changed(image_size=32), r"image_size=32 must be .* at least 64"),
         (changed(calibration="tmc"), r"model\.calibration='tmc' must be one of none, tmcc; did you mean 'tmcc'\?"),
         (changed(memory="sam"), r"model\.memory='sam' must be one of sam2, dami; did you mean 'sam2'\?"),

@@ -108,6 +108,32 @@ def test_a_slots_age_is_part_of_what_is_read(tiny_model, started):
         assert (np.asarray(moved.mask_logits) != np.asarray(output.mask_logits)).any(), part
 
 
+@pytest.mark.parametrize("memory", ["sam2", "dami"])
+def test_a_target_that_is_hardly_there_is_shown_and_not_remembered(tiny_model, memory):
+    """Below a presence of a half SAM2 shows nothing; what is shown all the same changes no later frame."""
+    model = tiny_model.replace(memory=memory)
+    config = dataclasses.replace(model.config, one_object=True)
+    images = [encode(model, image) for image in tiny.frames(3)]
+    ids, mask = model.tokenizer.encode(TEXTS, 16)
+    last = "sam_mask_decoder.pred_obj_score_head.layers.2.bias"
+    found = {}
+    for least in (0.5, 0.1):
+        net = functional.build(dataclasses.replace(config, shown_presence=least))
+        bank, _ = groups.start(net, model.params, images[0], ids, mask)
+        _, plain = functional.step(net, model.params, bank, images[1])
+        shift = -1.0 - float(plain.presence_logits.max())  # a presence of 0.27 at most
+        faint = changed(model.params, last, lambda x, shift=shift: x + shift)
+        later, output = functional.step(net, faint, bank, images[1])
+        found[least] = output, later, functional.step(net, model.params, later, images[2])[1]
+    (hidden, bank, after), (shown, same_bank, same_after) = found[0.5], found[0.1]
+    assert (np.asarray(hidden.mask_logits) == NO_OBJECT_LOGIT).all()
+    likely = np.asarray(shown.presence_logits) > np.log(0.1 / 0.9)
+    assert likely.any()
+    assert ((np.asarray(shown.mask_logits) > NO_OBJECT_LOGIT).any((1, 2)) == likely).all()
+    jax.tree.map(np.testing.assert_array_equal, bank, same_bank)
+    np.testing.assert_array_equal(after.mask_logits, same_after.mask_logits)
+
+
 def test_an_absent_target_gives_no_mask_and_its_own_pointer(tiny_model, started):
     images, bank, _ = started
     last = "sam_mask_decoder.pred_obj_score_head.layers.2.bias"

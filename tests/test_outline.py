@@ -46,19 +46,19 @@ def test_nothing_is_added_and_doing_it_twice_changes_nothing(seed, x, y, share):
 
 
 @pytest.mark.parametrize("shared", range(7))
-def test_of_a_mask_that_lies_elsewhere_nothing_is_shown_if_the_target_is_seen(shared):
+@pytest.mark.parametrize("seen", [False, True])
+def test_of_a_mask_that_lies_elsewhere_nothing_is_shown_if_the_target_is_seen(seen, shared):
     shape, window = np.ones((6, 9), bool), Window(100, 50, SIZE, SIZE)
     mask = np.zeros((SIZE, SIZE), bool)
     mask[10:30, 20:35] = True
-    expected, found = (100 + 20 - 9 + shared + 4.5, 50 + 12 + 3), (100 + 10, 50 + 20)
-    unseen = outline.within(mask, shape, expected, None, window)
-    seen = outline.within(mask, shape, expected, found, window)
-    if shared < 3:
-        np.testing.assert_array_equal(unseen, mask)
-        np.testing.assert_array_equal(seen, outline.at(shape, found, window))
+    there, away = (100 + 20 - 9 + shared + 4.5, 50 + 12 + 3), (100 + 27, 50 + 20)
+    # Where its pixels are found again, it matters no more where it was expected.
+    shown = outline.within(mask, shape, away if seen else there, there if seen else None, window)
+    if shared >= 3:
+        np.testing.assert_array_equal(shown, mask & outline.at(shape, there, window))
+        assert shown.sum() == 6 * shared
     else:
-        assert unseen.sum() == 6 * shared
-        np.testing.assert_array_equal(seen, unseen)
+        np.testing.assert_array_equal(shown, outline.at(shape, there, window) if seen else mask)
 
 
 @pytest.mark.parametrize("speck", [False, True])

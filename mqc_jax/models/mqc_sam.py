@@ -10,6 +10,7 @@ Parameter names are those of the official SAM2 checkpoints; the text encoder's a
 
 import dataclasses
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -65,7 +66,8 @@ class Output:
     """What one frame gave, for N targets.
 
     Attributes:
-      mask_logits: float32 [N, S/4, S/4], the chosen mask; NO_OBJECT_LOGIT everywhere if the target is judged absent.
+      mask_logits: float32 [N, S/4, S/4], the chosen mask; NO_OBJECT_LOGIT everywhere if the target is judged absent,
+        which in later frames it is up to a presence of `shown_presence`.
       hypotheses: float32 [N, 3, S/4, S/4], all masks before that judgement.
       ious: float32 [N, 3], predicted quality of each.
       presence_logits: float32 [N], positive: visible.
@@ -335,14 +337,18 @@ class MQCSAM(layers.Module):
             inputs = self._read_text_again(bank.text, features, *inputs[:3])
         embedding, sparse, dense, sparse_mask = inputs
         prediction = self._decode(embedding, features, sparse, dense, sparse_mask)
-        output = self._output(prediction)
+        output = self._output(prediction, least_presence=self.config.shown_presence)
+        present = output.presence_logits > 0
         if self.config.one_object:
             logits, place = one_object.keep(output.mask_logits, bank.place)
-            output, bank = output.replace(mask_logits=logits), bank.replace(place=place)
-        entry = self.encode_memory(features, output)
+            output = output.replace(mask_logits=logits)
+            bank = bank.replace(place=jnp.where(present[:, None], place, bank.place))
+        # What is shown of a target that is hardly there is neither remembered nor a sight of where it is.
+        sure = output.replace(mask_logits=jnp.where(present[:, None, None], output.mask_logits, NO_OBJECT_LOGIT))
+        entry = self.encode_memory(features, sure)
         if self.config.memory == "dami":
             seen = dami_bank.Seen(
-                entry, output.pointer, output.mask_logits, output.hypotheses, output.ious, output.presence_logits
+                entry, sure.pointer, sure.mask_logits, sure.hypotheses, sure.ious, sure.presence_logits
             )
             bank, decision = dami_bank.register(self.config.dami, bank, seen, self.robustness_scorer, mass)
             return bank, output.replace(decision=decision)
@@ -458,13 +464,15 @@ class MQCSAM(layers.Module):
             embedding, self.sam_prompt_encoder.dense_pe(), sparse, dense, features.high_res, sparse_mask
         )
 
-    def _output(self, prediction: MaskPrediction, coarse: jax.Array | None = None) -> Output:
-        """Best of the three hypotheses by predicted IoU, and its pointer."""
+    def _output(
+        self, prediction: MaskPrediction, coarse: jax.Array | None = None, least_presence: float = 0.5
+    ) -> Output:
+        """Best of the three hypotheses by predicted IoU, and its pointer; no mask up to a presence of so much."""
         choice = select(prediction, multimask=True)
         presence = prediction.object_score_logits[:, 0]
-        appears = presence > 0
+        appears, shown = presence > 0, presence > math.log(least_presence / (1 - least_presence))
         return Output(
-            mask_logits=jnp.where(appears[:, None, None], choice.mask, NO_OBJECT_LOGIT),
+            mask_logits=jnp.where(shown[:, None, None], choice.mask, NO_OBJECT_LOGIT),
             hypotheses=prediction.masks[:, 1:],
             ious=prediction.ious[:, 1:],
             presence_logits=presence,
