@@ -24,7 +24,13 @@ from mqc_jax.config import require_field
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
-SLOW = {"A live page", "Make data and train", "Start from SAM2 and BERT"}
+SLOW = {
+    "A live page",
+    "Evaluate, and score anybody's masks",
+    "Follow from Python",
+    "Make data and train",
+    "Start from SAM2 and BERT",
+}
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 _SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")

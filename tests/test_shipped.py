@@ -56,6 +56,7 @@ def labels_meant(sentences: list[str]) -> list[int]:
     return [int(np.bincount(labels[mask & (labels > 0)]).argmax()) for mask in outs[-1].masks]
 
 
+@pytest.mark.slow
 def test_what_a_sentence_says_of_motion_tells_which_freighter_is_meant():
     """Two freighters lie at the bottom of a test sequence, and one sets out."""
     plan = plan_sequence(20260112, 25, "test", rivals="moving")

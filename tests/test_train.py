@@ -26,7 +26,7 @@ from mqc_jax.text import Tokenizer
 from mqc_jax.train import loop, step
 from mqc_jax.train.run_folder import RunFolder
 
-STEPS, EVERY = 24, 4
+STEPS, EVERY = 12, 3
 
 
 def run_config(data_dir: Path) -> Config:
