@@ -17,6 +17,7 @@ _PARAMS_DTYPE = flags.DEFINE_enum("params_dtype", "float32", ["float32", "bfloat
 _TILE = flags.DEFINE_integer("tile", None, "Side of the windows to search and follow in; left out: as trained.")
 _SIZE = flags.DEFINE_integer("image_size", None, "Side that frames are to be resized to; left out: as trained.")
 _ONE_OBJECT = flags.DEFINE_bool("one_object", None, "Keep one object in each mask; left out: as trained.")
+_SHOWN = flags.DEFINE_float("shown_presence", None, "Show later masks from such a presence on; left out: as trained.")
 
 
 def main(argv: list[str]) -> None:
@@ -38,7 +39,10 @@ def main(argv: list[str]) -> None:
     tile = model.config.tile if _TILE.value is None else _TILE.value
     size = _SIZE.value or model.config.image_size
     single = model.config.one_object if _ONE_OBJECT.value is None else _ONE_OBJECT.value
-    config = dataclasses.replace(model.config, classes=0, image_size=size, tile=tile, one_object=single)
+    shown = model.config.shown_presence if _SHOWN.value is None else _SHOWN.value
+    config = dataclasses.replace(
+        model.config, classes=0, image_size=size, tile=tile, one_object=single, shown_presence=shown
+    )
     check_model(config)
     checkpoint.save(
         _OUTPUT.value,
