@@ -254,13 +254,14 @@ class View:
             result = dataclasses.replace(result, evidence=self._on_frame(result.evidence, window))
         # What has taken in its neighbour, or the cloud that comes, does not tell where the target went.
         grown = before is not None and result.memory["grown"][0]
-        shown = result.masks[0]
+        mask = shown = result.masks[0]
         if self._outline is not None and before is not None and result.memory["growth"][0] > outline.LARGER:
             found = match.middle if self._surely(match, number) else None
-            shown = outline.within(shown, self._outline, course.ahead(number), found, window)
+            if found is not None or course.known:
+                shown = outline.within(mask, self._outline, course.ahead(number), found, window)
         if self._controlled and not stood and box is not None and (before is None or result.memory["visible"][0]):
-            self._outline = outline.of(result.masks[0])
-        facts = {"stood": stood, "trimmed": bool((shown != result.masks[0]).any()), **self.facts}
+            self._outline = outline.of(mask)
+        facts = {"stood": stood, "trimmed": bool((shown != mask).any()), **self.facts}
         facts, self.facts = {name: np.array([value]) for name, value in facts.items()}, {}
         result = dataclasses.replace(result, masks=shown[None], memory={**result.memory, **facts})
         self.results.append(Seen(result, window))
@@ -271,7 +272,7 @@ class View:
         if course.last is not None and course.last[0] == number:
             longest, side = max(*course.size, course.length), max(window.width, window.height)
             self.standing.see(number, shot.pixels, shot.pose, course.last[1:], longest, side)
-            pattern = pace.pattern(shot.pixels, result.masks[0], window.box[:2], box)
+            pattern = pace.pattern(shot.pixels, mask, window.box[:2], box)
             self._pattern = pattern and pattern._replace(middle=course.last[1:])
         elif followed and self._surely(match, number):
             course.carry(number, match.middle)

@@ -366,6 +366,31 @@ def test_what_has_grown_is_shown_no_larger_than_it_was(tiny_model, monkeypatch, 
         np.testing.assert_array_equal(out.masks[0], bright & place if cut else bright)
 
 
+def test_what_is_shown_of_what_has_grown_changes_nothing_else(tiny_model, monkeypatch):
+    """The same boat and cloud, its masks held for larger and not: window, course and pattern are the same."""
+    bright_model.ground_on_brightness(monkeypatch)
+    monkeypatch.setattr(views, "Tracker", bright_model.Brightness)
+    rng = np.random.default_rng(5)
+    water, boat = rng.integers(20, 60, (480, 640, 3), np.uint8), rng.integers(150, 255, (18, 18, 3), np.uint8)
+    kept, trimmed = [], []
+    for larger in (frozenset(), frozenset(range(14, 24))):
+        monkeypatch.setattr(bright_model.Brightness, "larger", larger)
+        session, seen = TiledTracker(tiny_model.replace(memory="dami"), texts=["the boat at the left"], tile=88), []
+        for t in range(30):
+            frame = water.copy()
+            if t in range(14, 24):
+                frame[206:230, 112 + 3 * t : 124 + 3 * t] = 200
+            frame[200:218, 100 + 3 * t : 118 + 3 * t] = boat
+            (out,) = session.push(frame)
+            (view,) = session._views.values()
+            seen.append((view.window, view.course.last, view.course.speed, view._pattern.weight.tobytes()))
+            trimmed.append(bool(out.memory["trimmed"][0]))
+        kept.append(seen)
+    assert kept[0] == kept[1]
+    assert not any(trimmed[:30])
+    assert any(trimmed[30:])
+
+
 def test_what_has_left_its_target_for_a_cloud_is_shown_where_the_target_is_seen(tiny_model, monkeypatch):
     """In a cloud's shadow the boat is too dark for the mask, which is of the cloud alone; its pixels are found."""
     bright_model.ground_on_brightness(monkeypatch)
