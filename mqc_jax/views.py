@@ -243,8 +243,8 @@ class View:
           before: what was remembered before the frame, if its memory chooses what it remembers.
         """
         window, course, number = self.window, self.course, result.frame_index
-        # What is shown of a target that is hardly there (`shown_presence`) does not tell where it is.
-        box = main_part(result.masks[0]) if result.presence[0] > 0.5 else None
+        # After the first, a mask of a target that is hardly there (`shown_presence`) does not tell where it is.
+        box = main_part(result.masks[0]) if number == 0 or result.presence[0] > 0.5 else None
         if box is not None:
             box = box[0] + window.x, box[1] + window.y, box[2] + window.x, box[3] + window.y
         stood = box is not None and course.last is not None and self._stood(shot, number, box, match)

@@ -391,6 +391,30 @@ def test_what_is_shown_of_what_has_grown_changes_nothing_else(tiny_model, monkey
     assert any(trimmed[30:])
 
 
+@pytest.mark.parametrize("faint", [False, True])
+def test_no_window_goes_after_what_is_shown_of_a_target_that_is_hardly_there(tiny_model, monkeypatch, faint):
+    """The boat is gone, and beside its place something bright drifts away."""
+    bright_model.ground_on_brightness(monkeypatch)
+    monkeypatch.setattr(views, "Tracker", bright_model.Brightness)
+    after = frozenset(range(14, 20))
+    # Its first mask tells where it is, whatever its presence.
+    monkeypatch.setattr(bright_model.Brightness, "faint", frozenset({0, *(after if faint else ())}))
+    rng = np.random.default_rng(5)
+    water, boat = rng.integers(20, 60, (480, 640, 3), np.uint8), rng.integers(150, 255, (18, 18, 3), np.uint8)
+    session = TiledTracker(tiny_model.replace(memory="dami"), texts=["the boat at the left"], tile=88)
+    for t in range(20):
+        frame = water.copy()
+        if t in after:
+            frame[205 + t : 221 + t, 100 + 3 * t : 116 + 3 * t] = 200
+        else:
+            frame[200:218, 100 + 3 * t : 118 + 3 * t] = boat
+        (out,) = session.push(frame)
+        assert out.masks[0].any()
+        (view,) = session._views.values()
+        assert t in after or view.course.last[0] == t
+    assert view.course.last[0] == (13 if faint else 19)
+
+
 def test_what_has_left_its_target_for_a_cloud_is_shown_where_the_target_is_seen(tiny_model, monkeypatch):
     """In a cloud's shadow the boat is too dark for the mask, which is of the cloud alone; its pixels are found."""
     bright_model.ground_on_brightness(monkeypatch)
