@@ -8,13 +8,25 @@ target is.
 
 import numpy as np
 
+from mqc_jax.models.registration import shows_more
 from mqc_jax.tiling import Window, main_part
 
 # Chosen on broken clouds, seeds 961 and 962 (docs/dami.md).
-LARGER = 1.3
-"""Times the usual area from which on a mask is shown no larger than its outline. What is remembered may be larger."""
+_LARGER, _LARGER_AT_FIRST = 1.3, 1.6  # times the usual area
+_KNOWN = 10  # masks, of which the usual area is the median: first masks may be parts
 
 _LEAST = 1 / 3  # of an outline: what covers less of it lies elsewhere, and so, it seems, does the target
+
+
+def larger(memory: dict[str, np.ndarray]) -> bool:
+    """Whether a mask is to be shown no larger than its target's outline. What is remembered may be larger.
+
+    Args:
+      memory: one target's `growth`, `quality` and `past`, as in `models.registration.Decision`.
+    """
+    growth, quality, past = (memory[name][0] for name in ("growth", "quality", "past"))
+    limit = _LARGER if past >= _KNOWN else _LARGER_AT_FIRST
+    return bool(growth > limit and not shows_more(growth, quality))
 
 
 def of(mask: np.ndarray) -> np.ndarray:

@@ -255,7 +255,7 @@ class View:
         # What has taken in its neighbour, or the cloud that comes, does not tell where the target went.
         grown = before is not None and result.memory["grown"][0]
         mask = shown = result.masks[0]
-        if self._outline is not None and before is not None and result.memory["growth"][0] > outline.LARGER:
+        if self._outline is not None and before is not None and outline.larger(result.memory):
             found = match.middle if self._surely(match, number) else None
             if found is not None or course.known:
                 shown = outline.within(mask, self._outline, course.ahead(number), found, window)

@@ -37,6 +37,10 @@ class Brightness:
     # Numbers of frames whose masks a memory with gates holds for too large, and for larger, but not for too large.
     grown: frozenset[int] = frozenset()
     larger: frozenset[int] = frozenset()
+    # How many masks before it knows a target's size by.
+    past: int = 64
+    # Of which it says that they are much better than those before.
+    better: frozenset[int] = frozenset()
     faint: frozenset[int] = frozenset()  # of those in which it takes the target for absent, and shows a mask
 
     def __init__(self, model, texts=None, masks=None):
@@ -72,7 +76,9 @@ class Brightness:
         logits = np.zeros((1, 16, 16), np.float32)
         grown = np.array([self.given - 1 in self.grown])
         growth = np.array([2.0 if grown[0] else 1.4 if self.given - 1 in self.larger else 1.0])
-        memory = {"grown": grown, "growth": growth, "visible": ~grown}
+        quality = np.array([1.3 if self.given - 1 in self.better else 1.0])
+        memory = {"grown": grown, "growth": growth, "quality": quality, "past": np.array([self.past])}
+        memory["visible"] = ~grown
         memory = memory if self.model.config.memory == "dami" else {}
         return FrameResult(
             self.given - 1,

@@ -186,13 +186,16 @@ def beside_usual(values: np.ndarray, good: np.ndarray, config: DamiConfig) -> np
     return np.array(found)
 
 
-def growths(areas: np.ndarray, good: np.ndarray, config: DamiConfig) -> tuple[np.ndarray, np.ndarray]:
+def growths(
+    areas: np.ndarray, good: np.ndarray, beside: np.ndarray, config: DamiConfig
+) -> tuple[np.ndarray, np.ndarray]:
     """Each frame's area over the usual one, and whether that is too much, of one target, in plain words."""
     before, ratios, grown, row = [], [1.0], [False], 0
-    for now, counts in zip(areas[1:], good[1:], strict=True):
+    for now, counts, quality in zip(areas[1:], good[1:], beside[1:], strict=True):
         usual = np.median(before[-config.history :]) if before else now
         ratios.append(now / max(usual, 1e-9))
         larger = bool(counts and config.max_usual_area and ratios[-1] > config.max_usual_area)
+        larger &= not (quality >= 1.25 and ratios[-1] <= 2.5)
         if counts:
             row = row + 1 if larger else 0
         grown.append(larger and row <= config.history // 2)
@@ -259,10 +262,14 @@ def test_five_hundred_frames_of_any_kind_leave_a_sound_memory(seed, ambiguity, c
     area = (seen.mask_logits > 0).mean((2, 3))
     beside = np.stack([beside_usual(quality[:, k], good[:, k], config) for k in range(n)], 1)
     ratios, grown = (
-        np.stack(x, 1) for x in zip(*(growths(area[:, k], good[:, k], config) for k in range(n)), strict=True)
+        np.stack(x, 1)
+        for x in zip(*(growths(area[:, k], good[:, k], beside[:, k], config) for k in range(n)), strict=True)
     )
+    assert (good & ~grown & (ratios > 1.1) & (beside >= 1.25)).any()
     np.testing.assert_allclose(decision.growth, ratios[1:], rtol=1e-5)
     np.testing.assert_array_equal(decision.grown, grown[1:])
+    fit = (good & ~grown)[1:]
+    np.testing.assert_array_equal(decision.past, np.minimum(np.cumsum(fit, 0) - fit, config.history))
     assert grown.any() == bool(config.max_usual_area)
     np.testing.assert_allclose(decision.quality, beside[1:], rtol=1e-5)
     good &= beside >= config.min_usual_quality
@@ -339,6 +346,15 @@ def test_a_mask_that_has_grown_is_not_remembered_unless_it_stays_so():
     often = remembered([0.8] * 120, columns=([20] * 10 + [40] * 20) * 4)
     np.testing.assert_array_equal(often, [t % 30 < 10 for t in range(1, 120)])
     assert remembered([0.8] * 160, columns=[10 + t // 4 for t in range(160)]).all()
+
+
+def test_a_mask_that_has_grown_and_is_much_better_shows_what_was_shown_in_part():
+    parts, whole = [20] * 6, [40] * 20
+    first = [0.5] * 6
+    assert remembered([*first, *[0.7] * 20], columns=parts + whole).all()
+    # Hardly better, or so large that there must be something else in it.
+    assert not remembered([*first, *[0.6] * 20], columns=parts + whole)[5:].any()
+    assert not remembered([*first, *[0.7] * 20], columns=[14] * 6 + whole)[5:].any()
 
 
 def test_an_empty_mask_is_not_remembered_however_sure_the_decoder_is():

@@ -366,6 +366,25 @@ def test_what_has_grown_is_shown_no_larger_than_it_was(tiny_model, monkeypatch, 
         np.testing.assert_array_equal(out.masks[0], bright & place if cut else bright)
 
 
+@pytest.mark.parametrize(("better", "past"), [(False, 64), (True, 64), (False, 9)])
+def test_what_has_grown_is_shown_as_it_is_if_it_is_much_better_or_few_were_seen(tiny_model, monkeypatch, better, past):
+    bright_model.ground_on_brightness(monkeypatch)
+    monkeypatch.setattr(views, "Tracker", bright_model.Brightness)
+    monkeypatch.setattr(bright_model.Brightness, "larger", frozenset({14}))
+    monkeypatch.setattr(bright_model.Brightness, "better", frozenset({14} if better else ()))
+    monkeypatch.setattr(bright_model.Brightness, "past", past)
+    rng = np.random.default_rng(5)
+    water, boat = rng.integers(20, 60, (480, 640, 3), np.uint8), rng.integers(150, 255, (24, 18, 3), np.uint8)
+    session = TiledTracker(tiny_model.replace(memory="dami"), texts=["the boat at the left"], tile=88)
+    for t in range(16):
+        frame, rows = water.copy(), 18 if t < 14 else 24
+        frame[200 : 200 + rows, 100 + 3 * t : 118 + 3 * t] = boat[:rows]
+        (out,) = session.push(frame)
+        trimmed = t == 14 and not better and past == 64
+        assert bool(out.memory["trimmed"][0]) == trimmed
+        assert (out.masks[0].sum() < 18 * rows) == trimmed
+
+
 def test_what_is_shown_of_what_has_grown_changes_nothing_else(tiny_model, monkeypatch):
     """The same boat and cloud, its masks held for larger and not: window, course and pattern are the same."""
     bright_model.ground_on_brightness(monkeypatch)

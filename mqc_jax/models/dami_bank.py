@@ -118,11 +118,13 @@ def register(
     # news, too, and in every frame.
     median = registration.percentile(bank.quality, 50.0)
     usual_quality = jnp.where(bank.quality.count > 0, median, quality)
+    beside = quality / jnp.maximum(usual_quality, 1e-9)
     # And a target does not grow: a mask that does has taken in what lies beside it, whose edge may be the sharper one.
     # What stays so is its size after all: it came out from where it was hidden.
     usual_area = jnp.where(bank.areas.count > 0, registration.percentile(bank.areas, 50.0), now)
     growth = now / jnp.maximum(usual_area, 1e-9)
     larger = good & (growth > config.max_usual_area) & (config.max_usual_area > 0)
+    larger &= ~registration.shows_more(growth, beside)
     in_a_row = jnp.where(good, jnp.where(larger, bank.grown + 1, 0), bank.grown)
     grown = larger & (in_a_row <= config.history // 2)
     visible = good & (quality >= config.min_usual_quality * usual_quality) & ~grown
@@ -177,9 +179,10 @@ def register(
         divergence_threshold=tau_amb,
         score=score,
         score_threshold=tau_reg,
-        quality=quality / jnp.maximum(usual_quality, 1e-9),
+        quality=beside,
         growth=growth,
         grown=grown,
+        past=jnp.minimum(bank.areas.count, config.history),
         visible=visible,
         novel=novel,
         ambiguous=ambiguous,

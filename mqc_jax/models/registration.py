@@ -233,6 +233,24 @@ def area(mask_logits: jax.Array) -> jax.Array:
     return (mask_logits > 0).mean((1, 2), dtype=jnp.float32)
 
 
+_BETTER, _ALL = 1.25, 2.5  # times the usual quality, at least, and the usual area, at most (docs/dami.md)
+
+
+def shows_more(growth: jax.Array, quality: jax.Array) -> jax.Array:
+    """Whether a mask that is larger than this target's were shows more of the target, and not of what is beside it.
+
+    Where first masks were parts, the model was unsure of them, and is surer of the whole. Of a target and its neighbour
+    it is no surer than of the target, unless it was of neither.
+
+    Args:
+      growth, quality: [N], `Decision`'s.
+
+    Returns:
+      bool [N].
+    """
+    return (quality >= _BETTER) & (growth <= _ALL)
+
+
 def area_change(now: jax.Array, before: jax.Array) -> jax.Array:
     """Eq. 23's Delta A_t: difference over the larger area, float32 [N] in [0, 1]; 0 where both are empty."""
     return jnp.abs(now - before) / jnp.maximum(jnp.maximum(now, before), _FLOOR)
@@ -291,7 +309,8 @@ class Decision:
       score: float32 in (0, 1), eq. 23; `score_threshold`: tau_reg, -inf where other signs than the score decide.
       quality: float32, presence times predicted IoU over the median of the good frames before, or itself.
       growth: float32, the mask's area over the median of the good frames before, or 1; `grown`: bool, it is so good and
-        so much larger that it has taken in something else.
+        so much larger that it has taken in something else, unless it `shows_more`.
+      past: int32, how many frames that median of areas is of.
       visible: bool, the target was judged present, and its mask good, also beside those before, to be remembered at
         all.
       novel, ambiguous, reliable: bool, the gates of eqs. 20, 22 and 24.
@@ -311,6 +330,7 @@ class Decision:
     quality: jax.Array
     growth: jax.Array
     grown: jax.Array
+    past: jax.Array
     visible: jax.Array
     novel: jax.Array
     ambiguous: jax.Array
@@ -337,6 +357,7 @@ class Decision:
             quality=jnp.ones(targets, jnp.float32),
             growth=jnp.ones(targets, jnp.float32),
             grown=no,
+            past=jnp.zeros(targets, jnp.int32),
             visible=no,
             novel=no,
             ambiguous=no,
