@@ -51,7 +51,11 @@ def resident_along(video: Path, texts: list[str], checkpoint: Path, output: Path
 
 
 @pytest.mark.parametrize(
-    ("video", "frames"), [("aerial_aphill/aphill_240_1fps_crf32.mp4", 310), ("vos_bike/JPEGImages/bike", 4)]
+    ("video", "frames"),
+    [
+        pytest.param("aerial_aphill/aphill_240_1fps_crf32.mp4", 310, marks=pytest.mark.slow),
+        ("vos_bike/JPEGImages/bike", 4),
+    ],
 )
 def test_one_mask_a_frame_at_the_frame_s_size_in_constant_memory(tiny_checkpoint, tmp_path, video, frames):
     texts = ["the vehicle at the center", "the tree at the left"]

@@ -29,9 +29,16 @@ def computed(row: str, data: Path, output: Path) -> dict:
     [
         pytest.param("table.json", {}, "baseline", 0, 1, marks=pytest.mark.slow),
         pytest.param("table.json", {}, "dami", 0, 2, marks=pytest.mark.slow),
-        pytest.param("table_moving.json", {"rivals": "moving"}, "full", 25, 1, marks=pytest.mark.slow),
+        ("table_moving.json", {"rivals": "moving"}, "full", 25, 1),
         pytest.param("table_long.json", {"rivals": "moving", "frames": 225}, "dami", 13, 1, marks=pytest.mark.slow),
-        ("table_broken.json", {"rivals": "moving", "clouds": "broken"}, "dami", 1, 1),
+        pytest.param(
+            "table_broken.json",
+            {"rivals": "moving", "clouds": "broken"},
+            "dami",
+            1,
+            1,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_recorded_row_is_what_the_shipped_checkpoint_gives(table, options, row, first, sequences, tmp_path):
