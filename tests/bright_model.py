@@ -37,11 +37,9 @@ class Brightness:
     # Numbers of frames whose masks a memory with gates holds for too large, and for larger, but not for too large.
     grown: frozenset[int] = frozenset()
     larger: frozenset[int] = frozenset()
-    # How many masks before it knows a target's size by.
-    past: int = 64
-    # Of which it says that they are much better than those before.
-    better: frozenset[int] = frozenset()
+    better: frozenset[int] = frozenset()  # of those that it holds for much better than the masks before
     faint: frozenset[int] = frozenset()  # of those in which it takes the target for absent, and shows a mask
+    past: int = 64  # of how many masks it knows a target's size
 
     def __init__(self, model, texts=None, masks=None):
         self.looked, self.given, self.num_targets = [], 0, len(texts or masks)
