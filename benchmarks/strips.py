@@ -76,7 +76,9 @@ def main(argv: list[str]) -> None:
     length = max(max(b[2] - b[0], b[3] - b[1]) for b in boxes if b)
     side = _SIDE.value or max(3 * length, 48)
 
-    decisions = {row: _decisions(table / _SEED.value / row / "memory.csv", expression.id) for row in _ROWS.value}
+    decisions = {
+        row: _decisions(table / _SEED.value / row / sequence.name / "memory.csv", expression.id) for row in _ROWS.value
+    }
     columns = []
     for t in map(int, times):
         # While the target is hidden the picture stays where it was last seen.
@@ -86,7 +88,7 @@ def main(argv: list[str]) -> None:
         larger = max(1, round(_HEIGHT / frame.shape[0]))
         pictures = [_picture(frame, cut(truths[t], centre, side), _TRUTH, larger, "truth" if t == times[0] else "")]
         for row in _ROWS.value:
-            folder = table / _SEED.value / row / "masks" / sequence.name / expression.id
+            folder = table / _SEED.value / row / sequence.name / "masks" / sequence.name / expression.id
             mask = read_prediction(folder / f"{sequence.frame_names[t]}.png", sequence.size)
             score = f"J {score_frame(mask, truths[t]).j:.2f} " if truths[t].any() else ""
             fates = decisions[row]

@@ -1,7 +1,7 @@
 """Table II on the project's own benchmark: four variants and three references, on one split, by one command.
 
     python benchmarks/table.py --output runs/table [--seeds 20260112,7,8] [--sequences 29] [--size 640] [--noise 1]
-        [--scenes roads] [--rivals moving] [--motion_words] [--clouds broken]
+        [--scenes roads] [--rivals moving] [--motion_words] [--clouds broken] [--again test_00002,test_00016]
 
     baseline    SAM2's memory, the first mask as the model made it
     tmcc        the same, with the first mask calibrated by motion
@@ -11,8 +11,9 @@
     true_mask   the baseline from the true first mask instead of a sentence: the upper bound of calibration
     opencv      OpenCV's MIL tracker from the box of the baseline's first mask, which moves along with the box
 
-A row that lies under --output already is not computed again, so that an interrupted table goes on. Intervals are
-bootstraps over sequences; a difference to the baseline is drawn pairwise, over the same sequences.
+What lies under --output already is not computed again, sequence by sequence, so that an interrupted table goes on; but
+for the sequences of --again, where some code has changed that touches no others. Intervals are bootstraps over
+sequences; a difference to the baseline is drawn pairwise, over the same sequences.
 """
 
 import itertools
@@ -21,7 +22,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from absl import flags
-from variants import BASELINE, BENCHMARK_SEED, FULL, ROWS, Frames, compute, frames_of, models, record, table
+from variants import (
+    BASELINE,
+    BENCHMARK_SEED,
+    FULL,
+    ROWS,
+    Frames,
+    again_of,
+    compute,
+    frames_of,
+    models,
+    record,
+    table,
+)
 
 from mqc_jax.data.source import VideoSource, open_source
 from mqc_jax.data.synthetic.planning import SCENES
@@ -45,6 +58,7 @@ _CLOUDS = flags.DEFINE_string("clouds", "one", "What passes over a target that c
 _SIZE = flags.DEFINE_integer("size", None, "Side that frames are resized to; left out: the checkpoint's own.")
 _TILE = flags.DEFINE_integer("tile", None, "As predict's.")
 _ROWS = flags.DEFINE_list("rows", list(ROWS), f"Rows to compute, of: {', '.join(ROWS)}.")
+_AGAIN = flags.DEFINE_list("again", [], "Sequences to compute though they are there; of one split SEED/NAME.")
 
 
 def split_of(seed: str, output: Path) -> VideoSource:
@@ -75,12 +89,13 @@ def main(argv: list[str]) -> None:
             raise UserError(f"unknown row {row!r}; known: {', '.join(ROWS)}")
     output = Path(_OUTPUT.value)
     sources = {seed: split_of(seed, output) for seed in _SEEDS.value}
+    again = again_of(_AGAIN.value, list(sources))
     full = _FULL.value or _BASELINE.value or FULL
     known = models(_BASELINE.value or BASELINE, full, _SIZE.value, _TILE.value)
     scored: dict[str, Frames] = {row: [] for row in _ROWS.value}
     for row, (seed, source) in itertools.product(_ROWS.value, sources.items()):
         folder = output / seed / row
-        compute(row, known[row], source, folder)
+        compute(row, known[row], source, folder, again[seed])
         scored[row] += renamed(frames_of(folder), seed)
     text = table(scored, sources)
     (output / "table.md").write_text(text + "\n")

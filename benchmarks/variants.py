@@ -3,13 +3,16 @@
 import csv
 import dataclasses
 import functools
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import cv2
+import jax
 import numpy as np
+from tqdm import tqdm
 
 import mqc_jax
 from mqc_jax.checkpoint import SHIPPED, Model
@@ -46,6 +49,20 @@ class WithoutWords:
 
     def labels(self, sequence: int, t: int) -> np.ndarray | None:
         return self._source.labels(sequence, t)
+
+
+class One:
+    """A source's one sequence."""
+
+    def __init__(self, source: VideoSource, position: int):
+        self._source, self._position = source, position
+        self.sequences = source.sequences[position : position + 1]
+
+    def frame(self, sequence: int, t: int, reduce: int = 1) -> np.ndarray:
+        return self._source.frame(self._position, t, reduce)
+
+    def labels(self, sequence: int, t: int) -> np.ndarray | None:
+        return self._source.labels(self._position, t)
 
 
 class BoxTracker:
@@ -125,16 +142,60 @@ def beginning(row: str, model: Model) -> Callable[[Any], Any]:
     return functools.partial(BoxTracker if row == "opencv" else tracker_of, model)
 
 
-def compute(row: str, model: Model, source: VideoSource, folder: Path) -> None:
-    """Writes the row's scores, unless they are there and of the same model."""
-    facts = {"row": row, **model_facts(model)}
-    done = folder / "metrics.json"
-    if done.exists():
-        if json.loads(done.read_text())["model"] == json.loads(json.dumps(facts)):
-            return
-        raise UserError(f"{folder} holds the scores of another model or size; give another --output")
-    given = WithoutWords(source) if row == "true_mask" else source
-    evaluate_model(given, beginning(row, model), str(folder), facts=facts, even=False)
+def compute(row: str, model: Model, source: VideoSource, folder: Path, again: Collection[str] = ()) -> None:
+    """Writes the row's scores, each sequence's into a folder of its own, unless they are there and of the same model.
+
+    Args:
+      again: names of sequences that are computed whether they are there or not: those that new code does otherwise.
+
+    Raises:
+      UserError: the folder holds another model's, or there is no such sequence.
+    """
+    known = [sequence.name for sequence in source.sequences]
+    for name in again:
+        if name not in known:
+            raise UserError(f"no sequence {name!r} to compute again; there are {known[0]} to {known[-1]}")
+    facts = {"row": row, "weights": _digest(model), **model_facts(model)}
+    given, begin = WithoutWords(source) if row == "true_mask" else source, beginning(row, model)
+    missing = [k for k, name in enumerate(known) if name in again or not _holds(folder / name, facts)]
+    for k in tqdm(missing, unit="sequence", desc=row):
+        evaluate_model(One(given, k), begin, str(folder / known[k]), facts=facts, progress=False, even=False)
+
+
+def again_of(names: list[str], seeds: list[str]) -> dict[str, list[str]]:
+    """Each split's sequences, of names that are SEED/NAME or, in all splits, NAME.
+
+    Raises:
+      UserError: a seed is that of no split.
+    """
+    found: dict[str, list[str]] = {seed: [] for seed in seeds}
+    for name in names:
+        seed, _, sequence = name.rpartition("/")
+        if seed and seed not in found:
+            raise UserError(f"--again {name!r} is of no split; there are {', '.join(seeds)}")
+        for split in [seed] if seed else seeds:
+            found[split].append(sequence)
+    return found
+
+
+def _digest(model: Model) -> str:
+    """Of a model's parameters, whatever folder they were read from."""
+    found = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(model.params):
+        found.update(jax.tree_util.keystr(path).encode())
+        found.update(np.ascontiguousarray(leaf).tobytes())
+    return found.hexdigest()[:16]
+
+
+def _holds(part: Path, facts: dict[str, Any]) -> bool:
+    """Whether a sequence's scores are there."""
+    done = part / "metrics.json"
+    if not done.exists():
+        return False
+    there = json.loads(done.read_text())["model"]
+    if {**there, "checkpoint": ""} != {**json.loads(json.dumps(facts)), "checkpoint": ""}:
+        raise UserError(f"{part} holds the scores of another model or size; give another --output")
+    return True
 
 
 Frames = list[tuple[tuple[str, str], str, FrameScore]]
@@ -142,11 +203,15 @@ Frames = list[tuple[tuple[str, str], str, FrameScore]]
 
 
 def frames_of(folder: Path) -> Frames:
-    with open(folder / "per_frame.csv", newline="") as file:
-        return [
-            ((line["sequence"], line["expression"]), line["frame"], FrameScore(float(line["J"]), float(line["F"])))
-            for line in csv.DictReader(file)
-        ]
+    """What `compute` wrote."""
+    frames = []
+    for path in sorted(folder.glob("*/per_frame.csv")):
+        with open(path, newline="") as file:
+            frames += [
+                ((line["sequence"], line["expression"]), line["frame"], FrameScore(float(line["J"]), float(line["F"])))
+                for line in csv.DictReader(file)
+            ]
+    return frames
 
 
 def summary(frames: Frames, chosen: set[tuple[str, str]] | None = None) -> dict[str, Any]:

@@ -1,16 +1,19 @@
 """The table of variants: its numbers are the metric's own, its intervals hold, its references do what they say."""
 
 import dataclasses
+import shutil
 import sys
 from pathlib import Path
 
 import cv2
+import jax
 import numpy as np
 import pytest
 import tiny
 
 import mqc_jax
 from mqc_jax.data.source import open_source
+from mqc_jax.errors import UserError
 from mqc_jax.metrics import FrameScore
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
@@ -77,6 +80,42 @@ def test_targets_without_words_start_from_their_true_masks(tiny_dataset, tiny_mo
     variants.compute("true_mask", tiny_model, variants.WithoutWords(source), tmp_path / "true_mask")
     first = [score for _, frame, score in variants.frames_of(tmp_path / "true_mask") if frame.endswith("00000")]
     assert min(score.j for score in first) > 0.35  # 30 pixels, seen on a grid of 16x16
+
+
+def test_a_sequence_is_computed_once_or_when_it_is_asked_for(tiny_dataset, tiny_model, tmp_path, monkeypatch):
+    source = open_source("ref_youtube_vos", tiny_dataset, "train")
+    names, computed, evaluated = [s.name for s in source.sequences], [], variants.evaluate_model
+
+    def told(one, *args, **kwargs):
+        computed.extend(sequence.name for sequence in one.sequences)
+        return evaluated(one, *args, **kwargs)
+
+    monkeypatch.setattr(variants, "evaluate_model", told)
+    whole = evaluated(source, variants.beginning("baseline", tiny_model), str(tmp_path / "whole"), even=False)
+    variants.compute("baseline", tiny_model, source, tmp_path / "row")
+    found = variants.frames_of(tmp_path / "row")
+    assert computed == names
+    assert len(names) > 1
+    assert variants.summary(found)["J&F"] == pytest.approx(whole["J&F"], abs=1e-6)
+    variants.compute("baseline", dataclasses.replace(tiny_model, path="moved"), source, tmp_path / "row")
+    assert computed == names
+    shutil.rmtree(tmp_path / "row" / names[1])
+    variants.compute("baseline", tiny_model, source, tmp_path / "row")
+    assert computed == [*names, names[1]]
+    variants.compute("baseline", tiny_model, source, tmp_path / "row", again=names[:1])
+    assert computed == [*names, names[1], names[0]]
+    assert variants.frames_of(tmp_path / "row") == found
+    other = dataclasses.replace(tiny_model, params=jax.tree.map(lambda leaf: leaf + 1, tiny_model.params))
+    with pytest.raises(UserError, match="scores of another model"):
+        variants.compute("baseline", other, source, tmp_path / "row")
+    with pytest.raises(UserError, match="no sequence 'nobody' to compute again"):
+        variants.compute("baseline", tiny_model, source, tmp_path / "row", again=["nobody"])
+
+
+def test_sequences_to_compute_again_are_of_one_split_or_of_all():
+    assert variants.again_of(["8/b", "a"], ["7", "8"]) == {"7": ["a"], "8": ["b", "a"]}
+    with pytest.raises(UserError, match="'9/a' is of no split; there are 7, 8"):
+        variants.again_of(["9/a"], ["7", "8"])
 
 
 @pytest.mark.parametrize("row", ["baseline", "full", "true_mask"])
