@@ -24,7 +24,8 @@ class Choice:
     Args:
       model: what the tracker inside the window uses; it calibrates.
       found: the objects, the likeliest first.
-      odds: how many times likelier it is that what moves is meant than what does not (`moving.odds`).
+      odds: how many times likelier it is that what moves is meant than what does not (`moving.odds`); 1: the likeliest
+        object is meant, and motion tells where it goes.
 
     Attributes:
       start: number of the target's first frame.

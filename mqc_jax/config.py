@@ -100,8 +100,8 @@ class CalibrationConfig:
       remove_background: displacements are taken relative to the background's affine motion, and everything is compared
         in the first frame's coordinates: for a platform that drifts or shakes.
       motion_odds: how many times likelier it is that a sentence means what moves than what stands, where it may mean
-        several objects of a large frame (`paths`) and says neither (`moving`); what is seen to do neither has their
-        root. 1: motion does not choose.
+        several objects of a large frame (`paths`), and neither says so nor names the most of something (`moving`);
+        what is seen to do neither has their root. 1: motion does not choose.
     """
 
     n_start: int = 4

@@ -73,13 +73,17 @@ def find(text: str) -> Motion | None:
 def odds(text: str, unsaid: float) -> float:
     """How many times likelier it is that a sentence means what is seen to move than what is not; below 1: less likely.
 
+    "The leftmost car" means one object whatever moves: who says so tells it apart by its place or size, and motion has
+    nothing left to settle (docs/tmcc.md).
+
     Args:
       unsaid: that of a sentence that says neither (`tmcc.motion_odds`), from 1 on; 1: motion does not choose.
     """
     motion = None if unsaid == 1 else find(text)
-    if motion is None:
-        return unsaid
-    return _SAID if motion.moves else 1 / _SAID
+    if motion is not None:
+        return _SAID if motion.moves else 1 / _SAID
+    place = places.find(text)
+    return unsaid if places.extreme(text if place is None else place.bare) is None else 1.0
 
 
 def _of_something_else(before: str) -> bool:

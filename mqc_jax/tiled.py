@@ -157,8 +157,8 @@ class TiledTracker(Tracker):
         if target.mask is None:
             odds = self._odds(target) if self._calibrates else 1.0
             found = tile_search.candidates(self.model, frame, target.text, self.tile, max(odds, 1 / odds))
-            if odds != 1:
-                return Choice(self._within, found, odds, size, self._pushed)
+            if self._calibrates and self.model.config.tmcc.motion_odds > 1:
+                return Choice(self._within, found, odds, size, self._pushed)  # of one, too: motion tells its course
             return View.found(self._within, found[0], size, self._pushed)
         return View.given(self._within, target.mask, self.tile, self._pushed)
 

@@ -70,6 +70,24 @@ def test_nothing_said_of_the_target(text):
     assert moving.find(text) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "odds"),
+    [
+        ("the boat at the left", 5.0),
+        ("the leftmost boat", 1.0),
+        ("the biggest ship at the top", 1.0),
+        ("the northernmost car in the upper left corner", 1.0),
+        ("the top-leftmost car", 5.0),  # a place
+        ("the moving boat", 20.0),
+        ("the largest moving boat", 20.0),
+        ("the smallest parked car", 1 / 20),
+    ],
+)
+def test_odds_of_what_moves(text, odds):
+    assert moving.odds(text, 5.0) == odds
+    assert moving.odds(text, 1.0) == 1.0  # motion does not choose
+
+
 def test_no_sentence_of_the_training_s_says_it():
     rng, names = np.random.default_rng(0), [n for names in paraphrases._FINE.values() for n in names]
     names += [word for _, words in paraphrases._COARSE for word in words]

@@ -63,6 +63,8 @@ def test_of_several_boats_that_may_be_meant_the_one_that_sails_is(tiny_model, mo
         ("the boat", 1.001, False),
         ("the boat that is under way", 1.001, True),
         ("the boat that is under way", 1.0, False),
+        ("the largest boat", 8.0, False),
+        ("the leftmost boat", 8.0, False),
     ],
 )
 def test_what_a_sentence_says_of_motion_decides(tiny_model, monkeypatch, tmp_path, text, odds, sails):
