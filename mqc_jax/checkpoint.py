@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -202,8 +201,8 @@ def read_params(folder: Path, expected: Any) -> Any:
             raise UserError(
                 f"the parameters in {folder} cannot be read ({first[:200]}); the checkpoint is damaged"
             ) from error
-    # In NumPy: each shape would be a program of its own to compile.
-    return jax.tree.map(lambda x, y: jnp.asarray(np.asarray(x).astype(y.dtype)), restored, expected)
+    # In NumPy, and together: each shape would be a program of its own to compile.
+    return jax.device_put(jax.tree.map(lambda x, y: np.asarray(x).astype(y.dtype), restored, expected))
 
 
 def describe(config: ModelConfig, dtype: str, **facts: Any) -> str:

@@ -8,6 +8,8 @@
 Each is `jax.jit`-able with `net` static, exports, vmaps and differentiates. Training scans the same `step`.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -42,6 +44,12 @@ def init(net: MQCSAM, seed: int = 0) -> Params:
 
 def shapes(net: MQCSAM) -> Params:
     """The parameter tree as `jax.ShapeDtypeStruct`s, without computing anything."""
+    return jax.tree.map(lambda leaf: leaf, _shapes(net))  # nobody's changes to the tree are another's
+
+
+@functools.cache
+def _shapes(net: MQCSAM) -> Params:
+    """Kept, since tracing the whole model takes seconds, and whoever loads two checkpoints asks twice."""
     with layers.undrawn():
         return jax.eval_shape(lambda: _init(net, 0))
 
