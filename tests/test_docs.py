@@ -30,6 +30,7 @@ SLOW = {
     "Follow from Python",
     "Make data and train",
     "Start from SAM2 and BERT",
+    "Your own GeoTIFF",
 }
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)

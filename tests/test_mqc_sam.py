@@ -116,15 +116,15 @@ def test_a_target_that_is_hardly_there_is_shown_and_not_remembered(tiny_model, m
     images = [encode(model, image) for image in tiny.frames(3)]
     ids, mask = model.tokenizer.encode(TEXTS, 16)
     last = "sam_mask_decoder.pred_obj_score_head.layers.2.bias"
-    found = {}
+    found, ahead = {}, jax.jit(functional.step, static_argnums=0)
     for least in (0.5, 0.1):
         net = functional.build(dataclasses.replace(config, shown_presence=least))
         bank, _ = groups.start(net, model.params, images[0], ids, mask)
-        _, plain = functional.step(net, model.params, bank, images[1])
+        _, plain = ahead(net, model.params, bank, images[1])
         shift = -1.0 - float(plain.presence_logits.max())  # a presence of 0.27 at most
         faint = changed(model.params, last, lambda x, shift=shift: x + shift)
-        later, output = functional.step(net, faint, bank, images[1])
-        found[least] = output, later, functional.step(net, model.params, later, images[2])[1]
+        later, output = ahead(net, faint, bank, images[1])
+        found[least] = output, later, ahead(net, model.params, later, images[2])[1]
     (hidden, bank, after), (shown, same_bank, same_after) = found[0.5], found[0.1]
     assert (np.asarray(hidden.mask_logits) == NO_OBJECT_LOGIT).all()
     likely = np.asarray(shown.presence_logits) > np.log(0.1 / 0.9)

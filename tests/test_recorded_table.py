@@ -29,7 +29,8 @@ def computed(row: str, data: Path, output: Path) -> dict:
     [
         pytest.param("table.json", {}, "baseline", 0, 1, marks=pytest.mark.slow),
         pytest.param("table.json", {}, "dami", 0, 2, marks=pytest.mark.slow),
-        ("table_moving.json", {"rivals": "moving"}, "dami", 15, 1),
+        ("table_moving.json", {"rivals": "moving"}, "dami", 9, 1),
+        pytest.param("table_moving.json", {"rivals": "moving"}, "dami", 15, 1, marks=pytest.mark.slow),
         pytest.param("table_moving.json", {"rivals": "moving"}, "full", 25, 1, marks=pytest.mark.slow),
         pytest.param("table_long.json", {"rivals": "moving", "frames": 225}, "dami", 13, 1, marks=pytest.mark.slow),
         pytest.param(
